@@ -1,0 +1,1 @@
+"""Data, models and training. Knows neither Ray nor Optuna nor the ledger."""

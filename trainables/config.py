@@ -1,0 +1,94 @@
+"""The settings that decide a trial's result, shared by all trainables. Importing this is cheap: pydantic, no torch.
+
+Each field states its range and, where it has one, its source. Everything here enters the trial key; nothing that leaves the
+result alone (storage, concurrency, checkpoint interval) belongs here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["EvaluationConfig", "MixtureConfig", "QAConfig", "Settings", "TrainingConfig"]
+
+
+class Settings(BaseModel):
+    """Frozen, validated settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class MixtureConfig(Settings):
+    """Which examples a trial trains on, and in which order (papers: document A, section 2.2.2)."""
+
+    share: int = Field(80, ge=0, le=100, description="percent of the examples that come from the first domain")
+    size: int = Field(4000, ge=1, description="examples in the mixture, counted before overflowing into windows")
+    order: Literal["concatenated", "shuffled"] = Field(
+        "shuffled", description="concatenated: all of the first domain, then all of the second; shuffled: one permutation of both"
+    )
+    sampler: Literal["as_ordered", "paper"] = Field(
+        "as_ordered",
+        description="as_ordered: concatenated mixtures are read in sequence every epoch, shuffled ones reshuffled every epoch; "
+        "paper: both are reshuffled every epoch, as the paper's Trainer did",
+    )
+    seed: int = Field(0, ge=0, description="decides splits and which examples are sampled; apart from the trial's own seed")
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of a domain's groups held out for validation")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of the groups held out for test where no test file is named")
+
+    @model_validator(mode="after")
+    def _whole_examples(self) -> MixtureConfig:
+        if self.size * self.share % 100:
+            raise ValueError(
+                f"size x share must give whole examples, got size={self.size} and share={self.share} %; "
+                "take a size that is a multiple of 5 with shares in steps of 20"
+            )
+        return self
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Examples from the first and from the second domain."""
+        first = self.size * self.share // 100
+        return first, self.size - first
+
+
+class TrainingConfig(Settings):
+    """How the model is fine-tuned. Defaults: the guides that the paper follows (papers: section 1.2), rate 2e-5 by the paper."""
+
+    epochs: int = Field(3, ge=1, le=100, description="passes over the mixture")
+    batch_size: int = Field(16, ge=1, le=1024, description="windows per optimiser step")
+    learning_rate: float = Field(2e-5, gt=0, le=0.1, description="peak rate; decays linearly to 0, no warm-up")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW, all weights but biases and normalisation gains")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
+    max_length: int = Field(384, ge=16, le=512, description="tokens in a window, question and special tokens included")
+    stride: int = Field(128, ge=0, description="context tokens that consecutive windows share")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 autocast on GPU, float32 on CPU")
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> TrainingConfig:
+        if self.stride >= self.max_length:
+            raise ValueError(f"stride must be below max_length={self.max_length}, got {self.stride}; a quarter of it is usual")
+        return self
+
+
+class EvaluationConfig(Settings):
+    """What is measured, and how answers are read off the logits (transformers' question-answering example: 20 and 30)."""
+
+    validation_examples: int | None = Field(None, ge=1, description="per domain; null: all that are held out")
+    test_examples: int | None = Field(None, ge=1, description="per domain; null: all")
+    reports_per_epoch: int = Field(2, ge=1, le=100, description="training losses are reported this often; validation each epoch")
+    n_best: int = Field(20, ge=1, le=100, description="start and end candidates considered per window")
+    max_answer_tokens: int = Field(30, ge=1, description="longer answers are not considered")
+
+
+class QAConfig(Settings):
+    """Everything that decides a trial's result but its data and seed. A trainable narrows `model` to its own settings."""
+
+    mixture: MixtureConfig = MixtureConfig()
+    model: Settings = Settings()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as JSON-ready values, defaults filled in."""
+        return self.model_dump(mode="json")

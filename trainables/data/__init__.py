@@ -1,0 +1,1 @@
+"""From files or hub rows to memory-mapped windows, mixtures, answers and scores."""

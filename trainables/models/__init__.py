@@ -1,0 +1,1 @@
+"""Encoders, expert layers and the outputs that the question-answering models share."""

@@ -1,0 +1,183 @@
+"""The ST-MoE layer: st-moe-pytorch's modules, with routing that depends on the weights and the example alone.
+
+Shapes: B = sequences, T = tokens, D = width, E = experts, K = experts per token (2), P = (token, expert) pairs taken.
+
+As it ships (0.1.8) the package draws at random whether a token's second expert is taken, in evaluation too; lets padding take
+expert capacity and enter the auxiliary losses; and drops tokens over capacity in evaluation. `ExactMoE` keeps its parameters,
+names and training rule, and mends these three. `LibraryMoE` is the package's literal behaviour, for comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, MixtureOfExpertsReturn, MoE
+
+__all__ = ["ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "route"]
+
+
+class Routing(NamedTuple):
+    """Where each token goes. Padding goes nowhere."""
+
+    expert_BTK: torch.Tensor  # int64
+    gate_BTK: torch.Tensor  # normalised over K
+    wanted_BTK: torch.Tensor  # bool: chosen, before capacity
+    kept_BTK: torch.Tensor  # bool: chosen and within capacity
+    probability_BTE: torch.Tensor  # softmax over experts
+    balance_loss: torch.Tensor
+    router_z_loss: torch.Tensor
+
+
+@dataclass
+class ExpertTally:
+    """Sums over the real tokens that passed a layer since `reset`; each of shape (E,)."""
+
+    wanted: torch.Tensor
+    kept: torch.Tensor
+    probability: torch.Tensor
+    tokens: int = 0
+
+    @classmethod
+    def empty(cls, num_experts: int) -> ExpertTally:
+        return cls(*(torch.zeros(num_experts, dtype=torch.float64) for _ in range(3)))
+
+    def add(self, wanted_BTE: torch.Tensor, kept_BTE: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor) -> None:
+        """Counts the tokens of `mask_BT`."""
+        probability = torch.where(mask_BT[..., None], probability_BTE, 0.0)
+        for total, part in ((self.wanted, wanted_BTE), (self.kept, kept_BTE), (self.probability, probability)):
+            total += part.sum(dim=(0, 1)).double().cpu()
+        self.tokens += int(mask_BT.sum())
+
+
+def route(gate: torch.nn.Module, x_BTD: torch.Tensor, mask_BT: torch.Tensor) -> Routing:
+    """Top-K routing by the rule of st-moe-pytorch 0.1.8 `TopNGating.forward`, over the real tokens only.
+
+    Training: the k-th expert (k > 1) is taken with probability min(1, share / threshold); capacity per sequence is
+    max(4, floor(real tokens x capacity factor / E)), at most the real tokens. Evaluation: all K experts, no capacity.
+    """
+    logits_BTE = gate.to_gates(x_BTD).float()
+    probability_BTE = logits_BTE.softmax(dim=-1)
+    top = probability_BTE.topk(gate.top_n, dim=-1)
+    gate_BTK = top.values / top.values.sum(dim=-1, keepdim=True).clamp(min=gate.eps)
+    wanted_BTK = mask_BT[..., None].expand_as(gate_BTK)
+    kept_BTK = wanted_BTK
+    balance_loss = router_z_loss = logits_BTE.new_zeros(())
+    if gate.training:
+        wanted_BTK = wanted_BTK & _drawn(gate, gate_BTK)
+        kept_BTK = _within_capacity(gate, top.indices, wanted_BTK, mask_BT.sum(dim=1))
+        balance_loss = _balance_loss(top.indices[..., 0], kept_BTK[..., 0], probability_BTE, mask_BT)
+        router_z_loss = logits_BTE.logsumexp(dim=-1)[mask_BT].square().mean()
+    return Routing(top.indices, gate_BTK, wanted_BTK, kept_BTK, probability_BTE, balance_loss, router_z_loss)
+
+
+def _drawn(gate: torch.nn.Module, gate_BTK: torch.Tensor) -> torch.Tensor:
+    """Whether each choice is taken; the first always. Draws in the package's order (K, B, T), so that seeds agree."""
+    draw_KBT = torch.rand(gate_BTK.movedim(-1, 0).shape, device=gate_BTK.device, dtype=gate_BTK.dtype)
+    taken_BTK = draw_KBT.movedim(0, -1) < gate_BTK / gate.threshold_train.clamp(min=gate.eps)
+    first = torch.arange(gate_BTK.shape[-1], device=gate_BTK.device) == 0
+    return taken_BTK | first
+
+
+def _within_capacity(
+    gate: torch.nn.Module, expert_BTK: torch.Tensor, wanted_BTK: torch.Tensor, length_B: torch.Tensor
+) -> torch.Tensor:
+    """First choices fill an expert before second ones, earlier tokens before later ones."""
+    capacity_B = torch.minimum(length_B, (length_B * gate.capacity_factor_train / gate.num_gates).long())
+    capacity_B11 = capacity_B.clamp(min=MIN_EXPERT_CAPACITY)[:, None, None]
+    used_B1E = torch.zeros(expert_BTK.shape[0], 1, gate.num_gates, dtype=torch.long, device=expert_BTK.device)
+    kept = []
+    for k in range(expert_BTK.shape[-1]):
+        asked_BTE = F.one_hot(expert_BTK[..., k], gate.num_gates) * wanted_BTK[..., k, None]
+        position_BTE = asked_BTE.cumsum(dim=1) - asked_BTE + used_B1E
+        kept_BTE = asked_BTE * (position_BTE < capacity_B11)
+        used_B1E = used_B1E + kept_BTE.sum(dim=1, keepdim=True)
+        kept.append(kept_BTE.any(dim=-1))
+    return torch.stack(kept, dim=-1)
+
+
+def _balance_loss(
+    first_BT: torch.Tensor, kept_first_BT: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor
+) -> torch.Tensor:
+    """E^2 x mean over sequences and experts of (share of first choices kept) x (mean probability).
+
+    As in the package the shares are taken after capacity, so that a collapsed router scores the capacity factor, not E:
+    the value says nothing about collapse.
+    """
+    num_experts = probability_BTE.shape[-1]
+    length_B1 = mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+    share_BE = (F.one_hot(first_BT, num_experts) * kept_first_BT[..., None]).sum(dim=1) / length_B1
+    mean_BE = (probability_BTE * mask_BT[..., None]).sum(dim=1) / length_B1
+    return (share_BE * mean_BE).mean() * num_experts**2
+
+
+class _CountedMoE(MoE):
+    """An expert layer that is told which tokens are real and, in evaluation, counts where they go."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.token_mask_BT: torch.Tensor | None = None  # bool; set by the model before each pass
+        self.tally = ExpertTally.empty(self.num_experts)
+
+    def reset_tally(self) -> None:
+        self.tally = ExpertTally.empty(self.num_experts)
+
+    def _mask(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        if self.token_mask_BT is None:
+            return torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
+        return self.token_mask_BT
+
+
+class ExactMoE(_CountedMoE):
+    """The package's layer with masked, deterministic routing and without empty expert slots."""
+
+    def forward(self, x: torch.Tensor, noise_gates: bool = False, noise_mult: float = 1.0) -> MixtureOfExpertsReturn:
+        """`x` of shape (B, T, D); padding gives zeros. The noise arguments are the package's and not supported here."""
+        mask_BT = self._mask(x)
+        routing = route(self.gate, x, mask_BT)
+        if not self.training:
+            one_hot_BTKE = F.one_hot(routing.expert_BTK, self.num_experts)
+            wanted_BTE = (one_hot_BTKE * routing.wanted_BTK[..., None]).sum(dim=2)
+            kept_BTE = (one_hot_BTKE * routing.kept_BTK[..., None]).sum(dim=2)
+            self.tally.add(wanted_BTE, kept_BTE, routing.probability_BTE, mask_BT)
+        aux = routing.balance_loss * self.balance_loss_coef + routing.router_z_loss * self.router_z_loss_coef
+        return MixtureOfExpertsReturn(self._mix(x, routing), aux, routing.balance_loss, routing.router_z_loss)
+
+    def _mix(self, x_BTD: torch.Tensor, routing: Routing) -> torch.Tensor:
+        """Gate-weighted sum of the experts' outputs, each expert run once over its own tokens."""
+        num_choices = routing.expert_BTK.shape[-1]
+        pair_P = routing.kept_BTK.flatten().nonzero().squeeze(1)
+        pair_P = pair_P[routing.expert_BTK.flatten()[pair_P].argsort(stable=True)]
+        token_P = pair_P // num_choices
+        gate_P1 = routing.gate_BTK.flatten()[pair_P, None]
+        # The package lets the router learn through the experts' inputs too (straight-through dispatch): value 1, gradient's 1.
+        input_PD = x_BTD.flatten(0, 1)[token_P] * (1.0 + gate_P1 - gate_P1.detach())
+        counts = routing.expert_BTK.flatten()[pair_P].bincount(minlength=self.num_experts).tolist()
+        parts = input_PD.split(counts)
+        output_PD = torch.cat([expert(part) for expert, part in zip(self.experts.experts, parts, strict=True)])
+        mixed = x_BTD.new_zeros(x_BTD.shape[0] * x_BTD.shape[1], x_BTD.shape[2], dtype=torch.float32)
+        return mixed.index_add(0, token_P, (output_PD * gate_P1).float()).view(x_BTD.shape)
+
+
+class LibraryMoE(_CountedMoE):
+    """st-moe-pytorch 0.1.8 to the letter; the tally counts both choices as wanted, so a second one not drawn counts as dropped."""
+
+    def forward(self, x: torch.Tensor, noise_gates: bool = False, noise_mult: float = 1.0) -> MixtureOfExpertsReturn:
+        """`x` of shape (B, T, D)."""
+        if self.training:
+            return super().forward(x, noise_gates=noise_gates, noise_mult=noise_mult)
+        combine: list[torch.Tensor] = []
+        hook = self.gate.register_forward_hook(lambda _module, _inputs, outputs: combine.append(outputs[1]))
+        try:
+            result = super().forward(x, noise_gates=noise_gates, noise_mult=noise_mult)
+        finally:
+            hook.remove()
+        mask_BT = self._mask(x)
+        probability_BTE = self.gate.to_gates(x).float().softmax(dim=-1)
+        chosen_BTK = probability_BTE.topk(self.gate.top_n, dim=-1).indices
+        wanted_BTE = F.one_hot(chosen_BTK, self.num_experts).sum(dim=2) * mask_BT[..., None]
+        kept_BTE = (combine[0].sum(dim=-1) > 0) * mask_BT[..., None]
+        self.tally.add(wanted_BTE, kept_BTE, probability_BTE, mask_BT)
+        return result

@@ -1,0 +1,1 @@
+"""The loop, the evaluation and the checkpoints that all trainables share."""
