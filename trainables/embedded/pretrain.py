@@ -13,64 +13,74 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import DistilBertConfig, DistilBertForQuestionAnswering, PreTrainedTokenizerFast
+from transformers import BatchEncoding, DistilBertForQuestionAnswering, PreTrainedTokenizerFast
 
+from trainables.embedded.initial import new_model
 from trainables.embedded.names import text_rng
-from trainables.embedded.pretraining import PretrainingExample, pretraining_example
-from trainables.embedded.vocabulary import build_tokenizer, vocabulary, write_tokenizer
+from trainables.embedded.pretraining import FUNCTION_WORDS, PretrainingExample, pretraining_example
+from trainables.embedded.vocabulary import build_tokenizer, write_tokenizer
 
-__all__ = ["encode", "exact_match", "main", "new_model", "pretrain"]
+__all__ = ["encode", "exact_match", "main", "pretrain", "pretraining_loss"]
 
 # Shapes: B = examples in a batch, T = tokens.
 Batch = dict[str, Tensor]
 
 _WARMUP_STEPS = 200
-_EMBEDDING_SCALE = 0.05
 _NUM_HELD_OUT = 256
+# Which block's output each hint is read from: the last block answers, the ones before it prepare.
+_HINT_BLOCKS = {"repeated": 1, "asked": 2}
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[PretrainingExample]) -> Batch:
-    """Token ids (B, T) with the answers' first and last token, both inclusive, as (B,)."""
+    """Token ids (B, T), the answers' first and last token (B,), inclusive, and two hints (B, T).
+
+    `repeated` marks content words that question and passage share, `asked` the sentence to find.
+    """
     batch = tokenizer(
         [example.question for example in examples],
         [example.context for example in examples],
         padding=True,
+        return_token_type_ids=True,
         return_tensors="pt",
     )
-    firsts = [batch.char_to_token(i, e.answer_start, 1) for i, e in enumerate(examples)]
-    lasts = [batch.char_to_token(i, e.answer_start + len(e.answer) - 1, 1) for i, e in enumerate(examples)]
+    ids_BT, is_context_BT = batch["input_ids"], batch["token_type_ids"].bool()
+    equal_BTT = ids_BT[:, :, None] == ids_BT[:, None, :]
+    other_part_BTT = is_context_BT[:, :, None] != is_context_BT[:, None, :]
+    answers_B2 = _token_spans(batch, [example.answer_span for example in examples])
+    sentences_B2 = _token_spans(batch, [example.sentence_span for example in examples])
+    common_ids = torch.tensor(tokenizer.convert_tokens_to_ids([*FUNCTION_WORDS, "?", "."]))
+    positions_T = torch.arange(ids_BT.shape[1])
     return {
-        "input_ids": batch["input_ids"],
+        "input_ids": ids_BT,
         "attention_mask": batch["attention_mask"],
-        "start_positions": torch.tensor(firsts),
-        "end_positions": torch.tensor(lasts),
+        "start_positions": answers_B2[:, 0],
+        "end_positions": answers_B2[:, 1],
+        "repeated": ((equal_BTT & other_part_BTT).any(-1) & ~torch.isin(ids_BT, common_ids)).float(),
+        "asked": ((positions_T >= sentences_B2[:, :1]) & (positions_T <= sentences_B2[:, 1:])).float(),
     }
 
 
-def new_model(seed: int) -> DistilBertForQuestionAnswering:
-    """A small DistilBERT whose first weights already favour equal tokens and near positions.
-
-    Queries and keys start as the same projection, and positions as sinusoids, so attention begins
-    by looking at copies of a token and at its neighbours; without it, matching appears only after
-    some 6,500 steps. Source: Trockman & Kolter 2023, "Mimetic Initialization of Self-Attention".
-    """
-    torch.manual_seed(seed)
-    config = DistilBertConfig(
-        vocab_size=len(vocabulary()), dim=96, hidden_dim=384, n_layers=3, n_heads=4, max_position_embeddings=512,
-        dropout=0.0, attention_dropout=0.0, qa_dropout=0.0, sinusoidal_pos_embds=True, pad_token_id=0,
-        initializer_range=0.1,  # about 1 / sqrt(dim); the default 0.02 is for a width of 768
+def _token_spans(batch: BatchEncoding, spans: list[tuple[int, int]]) -> Tensor:
+    """First and last token (B, 2), both inclusive, of character spans of the passages."""
+    return torch.tensor(
+        [
+            (batch.char_to_token(row, first, 1), batch.char_to_token(row, end - 1, 1))
+            for row, (first, end) in enumerate(spans)
+        ]
     )
-    model = DistilBertForQuestionAnswering(config)
-    config.sinusoidal_pos_embds = False
-    embeddings = model.distilbert.embeddings
-    nn.init.normal_(embeddings.word_embeddings.weight, std=_EMBEDDING_SCALE)
-    with torch.no_grad():
-        embeddings.position_embeddings.weight.mul_(_EMBEDDING_SCALE)
-        for block in model.distilbert.transformer.layer:
-            nn.init.orthogonal_(block.attention.q_lin.weight)
-            block.attention.k_lin.weight.copy_(block.attention.q_lin.weight)
-    embeddings.position_embeddings.weight.requires_grad_(True)
-    return model
+
+
+def pretraining_loss(model: DistilBertForQuestionAnswering, hints: nn.ModuleDict, batch: Batch) -> Tensor:
+    """The span loss plus, after each of the first blocks, the loss of the hint it is to compute."""
+    spans = {name: batch[name] for name in ("input_ids", "attention_mask", "start_positions", "end_positions")}
+    output = model(**spans, output_hidden_states=True)
+    loss = output.loss
+    for name, block in _HINT_BLOCKS.items():
+        logits_BT = hints[name](output.hidden_states[block]).squeeze(-1)
+        loss = loss + nn.functional.binary_cross_entropy_with_logits(
+            logits_BT, batch[name], weight=batch["attention_mask"].float()
+        )
+    return loss
 
 
 @torch.no_grad()
@@ -94,23 +104,28 @@ def _learning_rate_factor(step: int, num_steps: int) -> float:
 
 def pretrain(*, num_steps: int, seed: int, out: Path, batch_size: int = 64, learning_rate: float = 1e-3) -> None:
     """Train on fresh passages and write encoder and tokenizer to `out`, also every 1,000 steps."""
-    tokenizer, model = build_tokenizer(), new_model(seed)
+    tokenizer = build_tokenizer()
+    model = new_model(len(tokenizer), seed)
     rng, started = text_rng("pretraining", seed), time.monotonic()
     held_out_rng = text_rng("pretraining held out", seed)
     held_out = encode(tokenizer, [pretraining_example(held_out_rng) for _ in range(_NUM_HELD_OUT)])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    hints = nn.ModuleDict({name: nn.Linear(model.config.dim, 1) for name in _HINT_BLOCKS})
+    parameters = [*model.parameters(), *hints.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, num_steps))
     max_facts, smooth_loss = 2, 3.0
     for step in range(num_steps):
-        batch = encode(tokenizer, [pretraining_example(rng, max_facts=max_facts) for _ in range(batch_size)])
-        loss = model(**batch).loss
+        # Every tenth batch is longer, so that later positions are met too.
+        facts = max_facts + 3 if step % 10 == 9 else max_facts
+        batch = encode(tokenizer, [pretraining_example(rng, max_facts=facts) for _ in range(batch_size)])
+        loss = pretraining_loss(model, hints, batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         smooth_loss = 0.98 * smooth_loss + 0.02 * loss.item()
-        if smooth_loss < 0.35 and max_facts < 6:
+        if smooth_loss < 0.75 and max_facts < 6:
             max_facts, smooth_loss = max_facts + 1, 1.0
         if (step + 1) % 100 == 0 or step + 1 == num_steps:
             seconds = time.monotonic() - started

@@ -34,12 +34,13 @@ _EVERYDAY = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingExample:
-    """One question over one passage; `answer` starts at character `answer_start` of `context`."""
+    """One question over one passage; spans are character offsets in `context`, the end exclusive."""
 
     question: str
     context: str
-    answer: str
-    answer_start: int
+    answer_span: tuple[int, int]
+    sentence_span: tuple[int, int]
+    """The sentence that states the asked fact, with its full stop."""
 
 
 def ordinary_words() -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def _links(rng: Random) -> list[str]:
     return [pick(rng, _LINKS) for _ in range(1 + chance(rng, 0.5))]
 
 
-def _statement(rng: Random, subject: str, relation: list[str], answer: str) -> tuple[str, str]:
+def _statement(rng: Random, subject: str, relation: list[str]) -> tuple[str, str]:
     """The text before and after the answer in a sentence that states a fact, without its full stop."""
     about = [] if chance(rng, 0.5) else [*_links(rng), subject]
     spread = [word for item in relation for word in ([item, pick(rng, _LINKS)] if chance(rng, 0.2) else [item])]
@@ -94,11 +95,17 @@ def pretraining_example(rng: Random, *, max_facts: int = 6) -> PretrainingExampl
     make_answer = NAME_MAKERS[pick(rng, sorted(NAME_MAKERS))]
     num_facts = min(max_facts, 2 + int(rng.random() * (max_facts - 1)))
     asked = int(rng.random() * num_facts)
-    context, question, answer, answer_start = "", "", "", 0
+    context, question, answer_span, sentence_span = "", "", (0, 0), (0, 0)
     for position in range(num_facts):
-        relation, value = _relation_words(rng), make_answer(rng)
-        before, after = _statement(rng, subject, relation, value)
+        relation, answer = _relation_words(rng), make_answer(rng)
+        before, after = _statement(rng, subject, relation)
+        sentence = f"{before}{answer}{after}."
         if position == asked:
-            question, answer, answer_start = _question(rng, subject, relation), value, len(context + before)
-        context += f"{before}{value}{after}. "
-    return PretrainingExample(question=question, context=context.rstrip(), answer=answer, answer_start=answer_start)
+            question = _question(rng, subject, relation)
+            start = len(context) + len(before)
+            answer_span = (start, start + len(answer))
+            sentence_span = (len(context), len(context) + len(sentence))
+        context += sentence + " "
+    return PretrainingExample(
+        question=question, context=context.rstrip(), answer_span=answer_span, sentence_span=sentence_span
+    )

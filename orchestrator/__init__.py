@@ -1,0 +1,1 @@
+"""Planning, scheduling, recording and resuming sweeps; the command line."""

@@ -1,0 +1,144 @@
+"""From a preset to the trials of a sweep. Cheap: reads settings and file hashes, never rows, and imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from orchestrator.errors import PlanError
+from orchestrator.preset import EMBEDDED, Preset, describe_error
+from orchestrator.trial import Trial
+from search_spaces.mixture_grid import GridPoint, mixture_grid
+from trainables.config import QAConfig
+from trainables.data.sources import data_fingerprint
+from trainables.data.spec import DataSpec
+from trainables.registry import TrainableSettings, settings_of
+
+__all__ = ["Plan", "plan_grid", "resolve_data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A sweep's trials, in the order in which they should start. Parents come before their children."""
+
+    kind: Literal["grid", "search"]
+    preset: Preset
+    trials: tuple[Trial, ...]
+
+    @property
+    def sweep_id(self) -> str:
+        """The same trials are the same sweep, so that the same command again goes on where it was."""
+        keys = "\n".join(sorted(trial.key for trial in self.trials))
+        return f"{self.kind}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+
+
+def plan_grid(preset: Preset, storage: Path) -> Plan:
+    """The mixture grid of `preset`; `storage` is where embedded corpora are generated when they are asked for.
+
+    Raises:
+        PlanError: a trainable, variant or setting that cannot be.
+        DataError: a file that is missing, or a hub that cannot be reached.
+    """
+    data = resolve_data(preset, storage)
+    fingerprint = data_fingerprint(data)
+    points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
+    trials = {}
+    for point in points:
+        trial = _trial(preset, point, data, fingerprint)
+        trials.setdefault(trial.key, trial)
+    if not trials:
+        raise PlanError("the grid is empty: give at least one of each of trainables, shares, orders and seeds")
+    return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
+
+
+def resolve_data(preset: Preset, storage: Path) -> DataSpec:
+    """The preset's encoder and domains with `embedded` replaced by files and local paths made absolute."""
+    domains = dict(preset.domains)
+    if any(spec.train == EMBEDDED or spec.test == EMBEDDED for spec in domains.values()):
+        domains = _with_corpora(domains, storage)
+    return DataSpec(
+        encoder=_embedded_encoder() if preset.encoder == EMBEDDED else _absolute(preset.encoder),
+        domains={
+            name: spec.model_copy(update={"train": _absolute(spec.train), "test": spec.test and _absolute(spec.test)})
+            for name, spec in domains.items()
+        },
+    )
+
+
+def _with_corpora(domains: dict[str, Any], storage: Path) -> dict[str, Any]:
+    from trainables.embedded.corpora import corpora_in
+
+    files = corpora_in(storage / "corpora")
+    resolved = {}
+    for name, spec in domains.items():
+        asked = [part for part in ("train", "test") if getattr(spec, part) == EMBEDDED]
+        if asked and f"{name}_train" not in files:
+            known = sorted({key.rpartition("_")[0] for key in files})
+            raise PlanError(f"there is an embedded corpus for {', '.join(known)}, not for {name!r}; name a file or a hub id for it")
+        resolved[name] = spec.model_copy(update={part: str(files[f"{name}_{part}"]) for part in asked})
+    return resolved
+
+
+def _embedded_encoder() -> str:
+    from trainables.embedded import ENCODER_PATH
+
+    return str(ENCODER_PATH)
+
+
+def _absolute(location: str) -> str:
+    path = Path(location).expanduser()
+    return str(path.resolve()) if path.exists() else location
+
+
+def _trial(preset: Preset, point: GridPoint, data: DataSpec, fingerprint: str) -> Trial:
+    name, _, variant = point.trainable.partition(":")
+    try:
+        settings = settings_of(name)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+    return Trial(
+        trainable=name,
+        variant=variant,
+        version=settings.version,
+        config=_config(preset, point, settings, variant),
+        data=data,
+        data_fingerprint=fingerprint,
+        seed=point.seed,
+    )
+
+
+def _config(preset: Preset, point: GridPoint, settings: TrainableSettings, variant: str) -> QAConfig:
+    """Trainable's defaults, then the preset, then the variant, then what --set gave."""
+    if variant and variant not in settings.variants:
+        known = ", ".join(settings.variants) or "none"
+        raise PlanError(f"variant of {settings.name} must be one of {known}, got {variant!r}; leave it out for the defaults")
+    layers = [
+        {"model": preset.model, "training": preset.training, "evaluation": preset.evaluation},
+        settings.variants.get(variant, {}),
+        preset.overrides,
+    ]
+    values: dict[str, Any] = {section: _overlay(layers, section) for section in ("model", "training", "evaluation")}
+    values["model"] = {key: value for key, value in values["model"].items() if key in settings.model_keys}
+    values["mixture"] = {
+        "share": point.share,
+        "size": preset.mixture_size,
+        "order": point.order,
+        "sampler": preset.sampler,
+        "seed": preset.data_seed,
+    }
+    try:
+        return settings.config.model_validate(values)
+    except ValidationError as error:
+        raise PlanError(f"{point.trainable} at share {point.share}: {describe_error(error)}") from error
+
+
+def _overlay(layers: Iterable[dict[str, Any]], section: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values.update(layer.get(section, {}))
+    return values

@@ -1,0 +1,200 @@
+"""Presets: a YAML file of defaults, overridden by `--set key=value`, checked as a whole before anything is spent."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from orchestrator.errors import PresetError
+from trainables.config import EvaluationConfig, Settings, TrainingConfig
+from trainables.data.spec import DomainSpec
+from trainables.registry import settings_of
+
+__all__ = ["EMBEDDED", "Preset", "Recovery", "Resources", "describe_error", "load_preset"]
+
+EMBEDDED = "embedded"
+"""As the encoder, or as a domain's file: the one that ships with the package."""
+
+
+class Resources(Settings):
+    """What a running trial holds. None of it changes a result, but for the number of CPUs, which fixes torch's threads."""
+
+    cpus_per_trial: int = Field(1, ge=1)
+    gpus_per_trial: float | Literal["auto"] = Field("auto", description="a whole number, 1/k, or auto: 1 where there are GPUs")
+    max_concurrent: int | None = Field(None, ge=1, description="null: as many as the resources allow")
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _whole_or_one_kth(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
+        """Ray packs other fractions wrongly (ray issue 5902)."""
+        if value == "auto" or value == int(value) >= 0 or (0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-6):
+            return value
+        raise ValueError("gpus_per_trial must be auto, a whole number, or 1/k (0.5, 0.25, ...)")
+
+
+class Recovery(Settings):
+    """What happens when something breaks."""
+
+    max_retries: int = Field(1, ge=0, description="further attempts after a failed one")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="least time between two checkpoints of a trial")
+
+
+class Preset(Settings):
+    """A sweep's defaults. `training`, `evaluation` and `model` are overlays on each trainable's own settings."""
+
+    name: str
+    encoder: str
+    domains: dict[str, DomainSpec] = Field(description="exactly two for the mixture grid, in the order in which shares count them")
+    mixture_size: int = Field(4000, ge=1)
+    shares: list[int] = [0, 20, 40, 60, 80, 100]
+    orders: list[Literal["concatenated", "shuffled"]] = ["concatenated", "shuffled"]
+    sampler: Literal["as_ordered", "paper"] = "as_ordered"
+    data_seed: int = Field(0, ge=0)
+    trainables: list[str] = ["distilbert", "exbert"]
+    seeds: list[int] = [0]
+    model: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    resources: Resources = Resources()
+    recovery: Recovery = Recovery()
+    overrides: dict[str, Any] = Field({}, description="what --set gave for model, training and evaluation: wins over variants")
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _embedded_domains(cls, value: Any) -> Any:
+        """`squad: embedded` is short for its files."""
+        if isinstance(value, Mapping):
+            return {k: {"train": EMBEDDED, "test": EMBEDDED} if v == EMBEDDED else v for k, v in value.items()}
+        return value
+
+    @field_validator("domains")
+    @classmethod
+    def _two_domains(cls, value: dict[str, DomainSpec]) -> dict[str, DomainSpec]:
+        if len(value) != 2:
+            raise ValueError(f"the mixture grid needs exactly two domains, got {len(value)}: {', '.join(value) or 'none'}")
+        return value
+
+
+def load_preset(name_or_path: str, overrides: Iterable[str] = (), num_seeds: int | None = None) -> Preset:
+    """The preset of that name or file with `overrides` ("dotted.key=value", the value in YAML) applied.
+
+    Raises:
+        PresetError: no such preset; an unknown key, with the nearest known one; a value out of range, with the range.
+    """
+    values = _read(name_or_path)
+    given: dict[str, Any] = {}
+    for override in overrides:
+        _set_dotted(given, override)
+    if num_seeds is not None:
+        given["seeds"] = list(range(num_seeds))
+    merged = _merge(values, given)
+    merged["overrides"] = {key: given[key] for key in ("model", "training", "evaluation") if key in given}
+    _refuse_unknown(merged)
+    try:
+        return Preset.model_validate(merged)
+    except ValidationError as error:
+        raise PresetError(f"preset {name_or_path}: {describe_error(error)}") from error
+
+
+def describe_error(error: ValidationError) -> str:
+    """One line for pydantic's first complaint: key, value given, rule."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "settings"
+    given = first.get("input")
+    shown = "" if isinstance(given, Mapping) else f", got {given!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}{shown}{more}"
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    packaged = resources.files("orchestrator") / "presets"
+    shipped = sorted(item.name.removesuffix(".yaml") for item in packaged.iterdir() if item.name.endswith(".yaml"))
+    if name_or_path in shipped:
+        text, folder = (packaged / f"{name_or_path}.yaml").read_text(encoding="utf-8"), None
+    elif Path(name_or_path).is_file():
+        text, folder = Path(name_or_path).read_text(encoding="utf-8"), Path(name_or_path).resolve().parent
+    else:
+        raise PresetError(f"preset must be one of {', '.join(shipped)} or a YAML file, got {name_or_path!r}, which is neither")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PresetError(f"preset {name_or_path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PresetError(f"preset {name_or_path} must be a mapping of keys to values, got {type(values).__name__}")
+    values["name"] = name_or_path if folder is None else str(Path(name_or_path))
+    return values if folder is None else _with_absolute_paths(values, folder)
+
+
+def _with_absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Files named in a preset are looked for beside it first; hub ids stay as they are."""
+
+    def located(value: Any) -> Any:
+        return str(folder / value) if isinstance(value, str) and value != EMBEDDED and (folder / value).exists() else value
+
+    domains = values.get("domains")
+    if isinstance(domains, dict):
+        values["domains"] = {
+            name: {key: located(value) for key, value in spec.items()} if isinstance(spec, dict) else spec
+            for name, spec in domains.items()
+        }
+    if "encoder" in values:
+        values["encoder"] = located(values["encoder"])
+    return values
+
+
+def _set_dotted(target: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise PresetError(f"--set takes key=value, for example training.epochs=1, got {override!r}")
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PresetError(f"--set {dotted}: the value is not YAML: {text!r}") from error
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _refuse_unknown(values: Mapping[str, Any]) -> None:
+    """Every key, also inside the overlays, must be read by something."""
+    _check_keys(values, set(Preset.model_fields), "")
+    names = values.get("trainables") or Preset.model_fields["trainables"].default
+    model_keys: set[str] = set()
+    for name in names if isinstance(names, list) else []:
+        try:
+            model_keys |= settings_of(str(name).partition(":")[0]).model_keys
+        except ValueError as error:
+            raise PresetError(str(error)) from error
+    sections = {
+        "model": model_keys,
+        "training": set(TrainingConfig.model_fields),
+        "evaluation": set(EvaluationConfig.model_fields),
+        "resources": set(Resources.model_fields),
+        "recovery": set(Recovery.model_fields),
+    }
+    for section, known in sections.items():
+        inside = values.get(section)
+        if isinstance(inside, Mapping):
+            _check_keys(inside, known, f"{section}.")
+
+
+def _check_keys(given: Iterable[str], known: set[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"known: {', '.join(sorted(prefix + k for k in known))}"
+            raise PresetError(f"unknown key {prefix}{key}; {hint}")

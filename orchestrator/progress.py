@@ -1,0 +1,181 @@
+"""What a person sees while a sweep runs: one live table on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.trial import Trial
+
+__all__ = ["LiveProgress", "PlainProgress", "TrialState", "progress_for", "render"]
+
+_ROWS_SHOWN = 30
+_STYLES = {"running": "cyan", "completed": "green", "failed": "red", "planned": "dim"}
+
+
+@dataclass
+class TrialState:
+    """How one trial stands, as far as the driver has heard."""
+
+    trial: Trial
+    status: str = "planned"
+    attempts: int = 0
+    epoch: float = 0.0
+    val_qa_loss: float | None = None
+    em: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    began_at: float | None = None
+
+
+class PlainProgress:
+    """A line for each start, each validation, and each end. Also the state that the live table draws."""
+
+    def __init__(self, trials: Sequence[Trial], slots: int, gpus: float, console: Console, clock: Callable[[], float]) -> None:
+        self.states = {trial.key: TrialState(trial) for trial in trials}
+        self.slots = max(1, slots)
+        self.gpus = gpus
+        self.console = console
+        self.clock = clock
+        self.began_at = clock()
+
+    def __enter__(self) -> PlainProgress:
+        self.say(f"{len(self.states)} trials to run, {self.slots} at a time")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.say(footer(self))
+
+    def say(self, line: str) -> None:
+        """Prints one line as it is."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def started(self, trial_key: str) -> None:
+        state = self.states[trial_key]
+        state.status, state.attempts, state.began_at = "running", state.attempts + 1, self.clock()
+        again = f" (attempt {state.attempts})" if state.attempts > 1 else ""
+        self.line(state, f"started{again}")
+
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
+        state = self.states[trial_key]
+        state.epoch = shown["epoch"]
+        state.seconds = self.clock() - (state.began_at or self.clock())
+        if shown["val_qa_loss"] is not None:
+            state.val_qa_loss = shown["val_qa_loss"]
+            state.em = {name.removeprefix("em_"): value for name, value in shown.items() if name.startswith("em_")}
+            self.line(state, f"epoch {state.epoch:g}  {describe_scores(state)}")
+
+    def retrying(self, trial_key: str, error_type: str, error: str) -> None:
+        self.states[trial_key].status = "planned"
+        self.line(self.states[trial_key], f"{error_type}: {last_line(error)}; trying again")
+
+    def completed(self, trial_key: str) -> None:
+        self.end(trial_key, "completed", describe_scores(self.states[trial_key]))
+
+    def failed(self, trial_key: str, error_type: str, error: str) -> None:
+        self.end(trial_key, "failed", f"{error_type}: {last_line(error)}")
+
+    def end(self, trial_key: str, status: str, what: str) -> None:
+        state = self.states[trial_key]
+        state.status = status
+        state.seconds = self.clock() - (state.began_at or self.clock())
+        self.line(state, f"{status} in {state.seconds:.0f} s  {what}")
+
+    def line(self, state: TrialState, what: str) -> None:
+        """Says one thing about one trial."""
+        done = sum(other.status in ("completed", "failed") for other in self.states.values())
+        self.say(f"[{done}/{len(self.states)}] {state.trial.key} {state.trial.summary}: {what}")
+
+
+class LiveProgress(PlainProgress):
+    """The same, drawn as one table that stays in place."""
+
+    def __enter__(self) -> LiveProgress:
+        self._live = Live(get_renderable=lambda: render(self), console=self.console, refresh_per_second=2)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._live.__exit__(*exception)
+
+    def line(self, state: TrialState, what: str) -> None:
+        """Only failures scroll by; the rest is in the table."""
+        if "trying again" in what or state.status == "failed":
+            super().line(state, what)
+
+
+def progress_for(console: Console) -> type[PlainProgress]:
+    """The live table on a terminal, plain lines elsewhere."""
+    return LiveProgress if console.is_terminal else PlainProgress
+
+
+def render(progress: PlainProgress) -> Group:
+    """The live table: running and ended trials first, then as many planned ones as fit; and the footer."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("key", "trial", "status", "epoch", "val loss", "EM", "elapsed"):
+        table.add_column(heading, no_wrap=True)
+    order = {"running": 0, "failed": 1, "completed": 2, "planned": 3}
+    states = sorted(progress.states.values(), key=lambda state: order[state.status])
+    best = min((s.val_qa_loss for s in states if s.val_qa_loss is not None), default=None)
+    for state in states[:_ROWS_SHOWN]:
+        loss = "" if state.val_qa_loss is None else f"{state.val_qa_loss:.3f}" + ("*" if state.val_qa_loss == best else "")
+        running = state.status == "running" and state.began_at is not None
+        seconds = progress.clock() - state.began_at if running and state.began_at else state.seconds
+        table.add_row(
+            state.trial.key,
+            state.trial.summary,
+            Text(state.status, style=_STYLES[state.status]),
+            f"{state.epoch:g}/{state.trial.config.training.epochs}" if state.epoch else "",
+            loss,
+            "  ".join(f"{domain} {em:.1f}" for domain, em in state.em.items()),
+            f"{seconds:.0f} s" if seconds else "",
+        )
+    hidden = len(states) - _ROWS_SHOWN
+    more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []
+    return Group(table, *more, Text(footer(progress), style="bold"))
+
+
+def footer(progress: PlainProgress) -> str:
+    """Counts by status, elapsed time, time to go at the pace so far, and GPU-hours used."""
+    counts = Counter(state.status for state in progress.states.values())
+    elapsed = progress.clock() - progress.began_at
+    ended = [state for state in progress.states.values() if state.status in ("completed", "failed")]
+    left = len(progress.states) - len(ended)
+    to_go = f", about {duration(elapsed / len(ended) * left)} to go" if ended and left else ""
+    shown = ", ".join(f"{counts[status]} {status}" for status in ("completed", "running", "planned", "failed") if counts[status])
+    used = f", {sum(s.seconds for s in progress.states.values()) * progress.gpus / 3600:.2f} GPU-hours" if progress.gpus else ""
+    return f"{shown}; {duration(elapsed)}{to_go}{used}"
+
+
+def describe_scores(state: TrialState) -> str:
+    """The last validation in a few words."""
+    if state.val_qa_loss is None:
+        return ""
+    return f"val loss {state.val_qa_loss:.3f}  EM " + "  ".join(f"{domain} {em:.1f}" for domain, em in state.em.items())
+
+
+def last_line(error: str) -> str:
+    """A traceback's message."""
+    return (error.strip().splitlines() or [""])[-1]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 5 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def default_clock() -> float:
+    """Monotonic seconds."""
+    return time.monotonic()

@@ -1,0 +1,291 @@
+"""The command line: `python -m orchestrator.run grid|resume|plan|status`.
+
+Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.errors import SweepError
+from orchestrator.estimate import estimate, local_slots
+from orchestrator.plan import Plan, plan_grid
+from orchestrator.preset import load_preset
+from orchestrator.progress import default_clock, duration, last_line, progress_for
+from orchestrator.sweep import Outcome, load_plan, remaining, run_sweep, statuses, unfinished_sweeps
+from results.errors import LedgerError
+from trainables.data.errors import DataError
+
+if TYPE_CHECKING:
+    from orchestrator.backend import Backend
+    from orchestrator.trial import Trial
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+plan_app = typer.Typer(no_args_is_help=True, help="Show what would run, what is already done, and what it would cost.")
+app.add_typer(plan_app, name="plan")
+
+_talk = Console(stderr=True)
+
+
+class BackendName(StrEnum):
+    """Where trials run."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+PresetOption = Annotated[str, typer.Option("--preset", help="A shipped preset (embedded, paper) or a YAML file.")]
+StorageOption = Annotated[str, typer.Option("--storage", envvar="SWEEPS_STORAGE", help="Folder that holds everything.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a preset's key, e.g. training.epochs=1.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run every configuration with seeds 0..N-1.")]
+AddressOption = Annotated[str | None, typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster; none: a local Ray.")]
+BackendOption = Annotated[BackendName, typer.Option("--backend", help="inline: one trial at a time, in this process.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a long sweep.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def grid(
+    preset: PresetOption = "embedded",
+    storage: StorageOption = "sweeps-data",
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Same as `plan grid`.")] = False,
+    yes: YesOption = False,
+    backend: BackendOption = BackendName.ray,
+    address: AddressOption = None,
+) -> None:
+    """Run the mixture grid: trainables x shares x orders x seeds. The same command again runs only what is missing.
+
+    Example: python -m orchestrator.run grid --preset paper --seeds 3
+    """
+    plan = plan_grid(load_preset(preset, set_ or (), seeds), _local(storage))
+    if dry_run:
+        _show_plan(plan, _local(storage), as_json=False)
+        return
+    _run(plan, _local(storage), backend, address, ask=not yes)
+
+
+@app.command()
+def resume(
+    sweep_id: Annotated[str | None, typer.Argument(help="The newest unfinished sweep if left out.")] = None,
+    storage: StorageOption = "sweeps-data",
+    backend: BackendOption = BackendName.ray,
+    address: AddressOption = None,
+) -> None:
+    """Go on with an interrupted sweep.
+
+    Example: python -m orchestrator.run resume
+    """
+    root = _local(storage)
+    if sweep_id is None:
+        unfinished = unfinished_sweeps(root)
+        if not unfinished:
+            _talk.print("nothing to resume: every sweep is finished")
+            return
+        plan = unfinished[0]
+    else:
+        plan = _frozen(root, sweep_id)
+    _run(plan, root, backend, address, ask=False)
+
+
+@plan_app.command("grid")
+def plan_grid_command(
+    preset: PresetOption = "embedded",
+    storage: StorageOption = "sweeps-data",
+    set_: SetOption = None,
+    seeds: SeedsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the mixture grid's trials, which of them are done, and an estimate of the time.
+
+    Example: python -m orchestrator.run plan grid --preset paper --json
+    """
+    _show_plan(plan_grid(load_preset(preset, set_ or (), seeds), _local(storage)), _local(storage), as_json)
+
+
+@app.command()
+def status(
+    sweep_id: Annotated[str | None, typer.Argument(help="All sweeps if left out.")] = None,
+    storage: StorageOption = "sweeps-data",
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds until it is finished.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how sweeps stand.
+
+    Example: python -m orchestrator.run status --watch
+    """
+    root = _local(storage)
+    while True:
+        counts = _counts(root, sweep_id)
+        if as_json:
+            print(json.dumps(counts))
+        else:
+            _print_counts(counts)
+        unfinished = any(status in sweep for sweep in counts.values() for status in ("planned", "running", "lost"))
+        if not (watch and unfinished):
+            return
+        time.sleep(2)
+
+
+def _local(storage: str) -> Path:
+    if "://" in storage:
+        raise SweepError(f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI")
+    return Path(storage).expanduser().resolve()
+
+
+def _run(plan: Plan, storage: Path, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
+    todo = remaining(plan, storage)
+    _talk.print(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run")
+    if ask and todo and sys.stdin.isatty():
+        _confirm(plan, todo, storage)
+    try:
+        outcome = run_sweep(plan, storage, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage))
+    except KeyboardInterrupt:
+        _talk.print(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}")
+        raise typer.Exit(130) from None
+    _conclude(plan, storage, outcome)
+
+
+def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
+    """Asks before a sweep that will take over an hour, or whose time nobody knows yet; never for the embedded default."""
+    cost = estimate(todo, storage, plan.preset.resources)
+    if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
+        return
+    _talk.print(_cost_line(plan, todo, storage))
+    typer.confirm("Run them?", default=True, abort=True, err=True)
+
+
+def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
+    @contextmanager
+    def session() -> Iterator[tuple[Backend, float]]:
+        if backend is BackendName.inline:
+            from orchestrator.inline_backend import InlineBackend
+
+            asked = plan.preset.resources.gpus_per_trial
+            yield InlineBackend(), 0.0 if asked == "auto" else float(asked)
+            return
+        from orchestrator.ray_backend import RayBackend, ray_session
+
+        with ray_session(address):
+            ray_backend = RayBackend(plan.preset.resources)
+            yield ray_backend, ray_backend.gpus_per_trial()
+
+    return session
+
+
+def _watch(plan: Plan, todo: list[Trial], gpus: float) -> Any:
+    return progress_for(_talk)(todo, local_slots(plan.preset.resources), gpus, _talk, default_clock)
+
+
+def _prepare(storage: Path) -> Any:
+    def prepare(plan: Plan, todo: list[Trial]) -> None:
+        from trainables.training.task import prepare_all
+
+        for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
+            _talk.print(line, highlight=False)
+
+    return prepare
+
+
+def _conclude(plan: Plan, storage: Path, outcome: Outcome) -> NoReturn:
+    done = outcome.already_done + len(outcome.completed)
+    _talk.print(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {len(outcome.failed)} failed")
+    if not outcome.failed:
+        raise typer.Exit(0)
+    names = {trial.key: trial.summary for trial in plan.trials}
+    for message, count in Counter(last_line(error) for error in outcome.failed.values()).most_common():
+        example = next(key for key, error in outcome.failed.items() if last_line(error) == message)
+        _talk.print(f"  {count} x {message}  (first: {example} {names[example]})", markup=False)
+    _talk.print(f"tracebacks: python -m results sql \"SELECT trial_key, error FROM trials WHERE status = 'failed'\" --storage {storage}")
+    raise typer.Exit(1)
+
+
+def _resume_command(plan: Plan, storage: Path) -> str:
+    return f"python -m orchestrator.run resume {plan.sweep_id} --storage {storage}"
+
+
+def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
+    todo = {trial.key for trial in remaining(plan, storage)}
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    rows = [
+        {"key": trial.key, "trial": trial.summary, "epochs": trial.config.training.epochs, "status": known.get(trial.key, "planned")}
+        for trial in plan.trials
+    ]
+    cost = estimate([trial for trial in plan.trials if trial.key in todo], storage, plan.preset.resources)
+    if as_json:
+        seconds = None if cost.unknown else cost.wall_seconds
+        print(json.dumps({"sweep_id": plan.sweep_id, "to_run": len(todo), "estimated_seconds": seconds, "trials": rows}))
+        return
+    table = Table("key", "trial", "epochs", "status", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+    _talk.print(_cost_line(plan, [trial for trial in plan.trials if trial.key in todo], storage))
+
+
+def _cost_line(plan: Plan, todo: list[Trial], storage: Path) -> str:
+    cost = estimate(todo, storage, plan.preset.resources)
+    head = f"sweep {plan.sweep_id}: {len(plan.trials) - len(todo)} done, {len(todo)} to run"
+    if not todo:
+        return head
+    if cost.unknown == len(todo):
+        return f"{head}; time unknown: the ledger has no completed trial of this kind yet"
+    partly = f" for {len(todo) - cost.unknown} of them, the others unknown" if cost.unknown else ""
+    where = f"as past trials on {', '.join(cost.devices)}"
+    return f"{head}, about {duration(cost.wall_seconds)} at {cost.slots} at a time{partly} ({where})"
+
+
+def _counts(storage: Path, sweep_id: str | None) -> dict[str, dict[str, int]]:
+    folders = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+    ids = [path.parent.name for path in folders] if sweep_id is None else [sweep_id]
+    counts = {}
+    for each in ids:
+        keys = [trial.key for trial in _frozen(storage, each).trials]
+        known = statuses(storage, keys)
+        counts[each] = dict(Counter(known.get(key, "planned") for key in keys))
+    return counts
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    if not counts:
+        _talk.print("no sweeps yet; start one with `python -m orchestrator.run grid`")
+    for sweep_id, by_status in counts.items():
+        print(f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items())))
+
+
+def _frozen(storage: Path, sweep_id: str) -> Plan:
+    try:
+        return load_plan(storage, sweep_id)
+    except FileNotFoundError:
+        known = sorted(path.parent.name for path in (storage / "sweeps").glob("*/sweep.json"))
+        raise SweepError(f"no sweep {sweep_id!r} in {storage}; there are: {', '.join(known) or 'none'}") from None
+    except ValueError as error:
+        raise SweepError(f"sweep {sweep_id} cannot be continued: {error}; plan it again with `grid`") from error
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except (SweepError, DataError, LedgerError) as error:
+        _talk.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Running a plan: what the ledger lacks is prepared, run on a backend, and recorded as it happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.backend import Backend, Listener
+from orchestrator.lock import sweep_lock
+from orchestrator.plan import Plan
+from orchestrator.preset import Preset
+from orchestrator.record import EventLog, record_plan
+from orchestrator.trial import Trial
+from orchestrator.worker import RunSettings
+from results.ledger import Ledger
+
+__all__ = ["Outcome", "Recorder", "load_plan", "remaining", "run_sweep", "statuses", "sweep_dir", "unfinished_sweeps", "write_plan"]
+
+
+@dataclass
+class Outcome:
+    """How a sweep's trials stand when its driver is done."""
+
+    planned: int
+    already_done: int
+    completed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # trial key -> traceback
+
+
+class Recorder:
+    """Writes what a backend tells as events, and passes it on to whoever shows progress."""
+
+    def __init__(self, events: EventLog, attempts: Counter[str], outcome: Outcome, watcher: Listener) -> None:
+        self._events = events
+        self._attempts = attempts
+        self._outcome = outcome
+        self._watcher = watcher
+
+    def started(self, trial_key: str) -> None:
+        self._attempts[trial_key] += 1
+        self._add(trial_key, "running")
+        self._watcher.started(trial_key)
+
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
+        self._watcher.reported(trial_key, shown)
+
+    def retrying(self, trial_key: str, error_type: str, error: str) -> None:
+        lost = "Actor" in error_type  # the worker went away: ActorDiedError, ActorUnavailableError
+        self._add(trial_key, "lost" if lost else "failed", reason="retrying", error_type=error_type, error=error)
+        self._watcher.retrying(trial_key, error_type, error)
+
+    def completed(self, trial_key: str) -> None:
+        self._outcome.completed.append(trial_key)
+        self._add(trial_key, "completed")
+        self._watcher.completed(trial_key)
+
+    def failed(self, trial_key: str, error_type: str, error: str) -> None:
+        self._outcome.failed[trial_key] = error
+        self._add(trial_key, "failed", error_type=error_type, error=error)
+        self._watcher.failed(trial_key, error_type, error)
+
+    def _add(self, trial_key: str, status: str, **details: str | None) -> None:
+        self._events.add(trial_key, status, attempt=self._attempts[trial_key], **details)
+
+
+def run_sweep(
+    plan: Plan,
+    storage: Path,
+    *,
+    session: Callable[[], AbstractContextManager[tuple[Backend, float]]],
+    watch: Callable[[Plan, list[Trial], float], AbstractContextManager[Listener]],
+    prepare: Callable[[Plan, list[Trial]], None],
+) -> Outcome:
+    """Runs the trials of `plan` that the ledger lacks; without any, neither prepares data nor opens the `session`.
+
+    `session` gives a backend and the GPUs of one trial for as long as it is open; `watch` shows progress; `prepare` builds the
+    data that all trials read, and complains about bad input before anything is spent.
+
+    Raises:
+        SweepLockedError: another driver is running this sweep.
+        DataError, InfeasibleError, KeyboardInterrupt: from preparing and running; the ledger says how far the sweep came.
+    """
+    with sweep_lock(sweep_dir(storage, plan.sweep_id), plan.sweep_id):
+        now = lambda: datetime.now(UTC)  # noqa: E731
+        write_plan(storage, plan, now())
+        todo = remaining(plan, storage)
+        outcome = Outcome(planned=len(plan.trials), already_done=len(plan.trials) - len(todo))
+        if not todo:
+            return outcome
+        events = EventLog(storage, plan.sweep_id, f"{now():%Y%m%dT%H%M%S}-{os.getpid()}", socket.gethostname(), now)
+        attempts = _mark_lost(todo, storage, events)
+        prepare(plan, todo)
+        with session() as (backend, gpus), watch(plan, todo, gpus) as watcher:
+            settings = RunSettings(
+                storage=storage,
+                sweep_id=plan.sweep_id,
+                cpus=plan.preset.resources.cpus_per_trial,
+                gpus=gpus,
+                checkpoint_seconds=plan.preset.recovery.checkpoint_seconds,
+            )
+            recorder = Recorder(events, attempts, outcome, watcher)
+            backend.run(todo, settings, recorder, max_retries=plan.preset.recovery.max_retries)
+        return outcome
+
+
+def statuses(storage: Path, keys: Iterable[str]) -> dict[str, str]:
+    """The status of each trial that the ledger knows."""
+    table = Ledger(storage).sql("SELECT trial_key, status FROM trials")
+    wanted = set(keys)
+    return {row["trial_key"]: row["status"] for row in table.to_pylist() if row["trial_key"] in wanted}
+
+
+def remaining(plan: Plan, storage: Path) -> list[Trial]:
+    """The trials that the ledger does not call completed or stopped, in the plan's order."""
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    return [trial for trial in plan.trials if known.get(trial.key) not in ("completed", "stopped")]
+
+
+def _mark_lost(todo: list[Trial], storage: Path, events: EventLog) -> Counter[str]:
+    """Trials still called running have no driver any more: we hold the lock. Returns the attempts so far."""
+    table = Ledger(storage).sql("SELECT trial_key, status, attempts FROM trials").to_pylist()
+    rows = {row["trial_key"]: row for row in table}
+    attempts: Counter[str] = Counter()
+    for trial in todo:
+        row = rows.get(trial.key)
+        if row:
+            attempts[trial.key] = row["attempts"] or 0
+            if row["status"] == "running":
+                events.add(trial.key, "lost", attempt=attempts[trial.key], reason="its driver ended")
+    return attempts
+
+
+def sweep_dir(storage: Path, sweep_id: str) -> Path:
+    """The folder of a sweep's own files."""
+    return storage / "sweeps" / sweep_id
+
+
+def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
+    """Freezes the plan in `sweep.json`, once, and puts its trials into the ledger."""
+    path = sweep_dir(storage, plan.sweep_id) / "sweep.json"
+    if path.exists():
+        return
+    frozen = {
+        "sweep_id": plan.sweep_id,
+        "kind": plan.kind,
+        "planned_at": planned_at.isoformat(),
+        "preset": plan.preset.model_dump(mode="json"),
+        "trials": [trial.to_json() for trial in plan.trials],
+    }
+    record_plan(storage, plan, planned_at)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(frozen, indent=1), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def load_plan(storage: Path, sweep_id: str) -> Plan:
+    """The plan that `write_plan` froze.
+
+    Raises:
+        FileNotFoundError: there is no such sweep.
+        ValueError: another version of the program wrote it.
+    """
+    frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read_text(encoding="utf-8"))
+    trials = tuple(Trial.from_json(trial) for trial in frozen["trials"])
+    return Plan(kind=frozen["kind"], preset=Preset.model_validate(frozen["preset"]), trials=trials)
+
+
+def unfinished_sweeps(storage: Path) -> list[Plan]:
+    """Sweeps with trials left to run, the newest first."""
+    paths = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    plans = (load_plan(storage, path.parent.name) for path in paths)
+    return [plan for plan in plans if remaining(plan, storage)]

@@ -1,0 +1,99 @@
+"""A trial and its key: the same configuration, data and seed have the same key on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trainables.config import QAConfig
+from trainables.data.spec import DataSpec
+from trainables.registry import settings_of
+
+__all__ = ["Trial", "canonical_json"]
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON with one spelling: sorted keys, no spaces, no NaN.
+
+    Raises:
+        TypeError: something in it is not plain data; a lenient fallback would fork keys silently.
+        ValueError: a number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration with one seed. `data` says where the rows are; only their fingerprint enters the key."""
+
+    trainable: str
+    variant: str = ""  # named variant that the configuration came from; the key looks at the configuration alone
+    version: int
+    config: QAConfig
+    data: DataSpec
+    data_fingerprint: str
+    seed: int
+    parents: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """First 16 hex digits of the SHA-256 of everything that decides the result."""
+        identity = {
+            "trainable": self.trainable,
+            "version": self.version,
+            "config": self.config.resolved(),
+            "data": self.data_fingerprint,
+            "seed": self.seed,
+            "parents": sorted(self.parents),
+        }
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """The trainable's name with its variant, as presets spell it."""
+        return f"{self.trainable}:{self.variant}" if self.variant else self.trainable
+
+    @property
+    def summary(self) -> str:
+        """What a person calls the trial: `exbert 60:40 shuffled`, with the seed where it is not 0."""
+        share = self.config.mixture.share
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{self.label} {share}:{100 - share} {self.config.mixture.order}{seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes the same trial."""
+        return {
+            "key": self.key,
+            "trainable": self.trainable,
+            "variant": self.variant,
+            "version": self.version,
+            "config": self.config.resolved(),
+            "data": self.data.model_dump(mode="json"),
+            "data_fingerprint": self.data_fingerprint,
+            "seed": self.seed,
+            "parents": list(self.parents),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Trial:
+        """The trial that `to_json` described.
+
+        Raises:
+            ValueError: the description does not give the key that it states.
+        """
+        trial = cls(
+            trainable=value["trainable"],
+            variant=value["variant"],
+            version=value["version"],
+            config=settings_of(value["trainable"]).config.model_validate(value["config"]),
+            data=DataSpec.model_validate(value["data"]),
+            data_fingerprint=value["data_fingerprint"],
+            seed=value["seed"],
+            parents=tuple(value["parents"]),
+        )
+        if trial.key != value["key"]:
+            raise ValueError(f"trial {value['key']} was written by another version of the program: its settings now give {trial.key}")
+        return trial

@@ -1,0 +1,32 @@
+"""What can go wrong with a ledger, as errors a caller can act on.
+
+    LedgerError                 the base: one line naming what is wrong and the next step
+    ├── LedgerMissingError      nothing was ever written at this storage
+    ├── NewerSchemaError        a part was written by a later version of this package
+    └── QueryError              a statement was refused or does not fit the tables
+    LedgerWarning               a part was skipped; the answer is complete but for it
+"""
+
+from __future__ import annotations
+
+__all__ = ["LedgerError", "LedgerMissingError", "LedgerWarning", "NewerSchemaError", "QueryError"]
+
+
+class LedgerError(Exception):
+    """The ledger cannot answer; the message says why and what to do."""
+
+
+class LedgerMissingError(LedgerError):
+    """No ledger exists at the storage."""
+
+
+class NewerSchemaError(LedgerError):
+    """A part has a schema version above this package's."""
+
+
+class QueryError(LedgerError):
+    """A statement was refused, or names something that the ledger does not have."""
+
+
+class LedgerWarning(UserWarning):
+    """A part could not be read and was skipped."""

@@ -1,0 +1,228 @@
+"""The paper's Figs. 3 and 6 from a grid, as Vega-Lite charts: one source for interactive HTML, PNG, SVG and PDF."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+
+from results import comparisons, paper
+from results.grid import Cell, Grid, ratio
+
+__all__ = ["FIGURES", "IMAGE_FORMATS", "encode_chart", "fig3", "fig6"]
+
+_DOMAIN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+"""By position in the mixture, so SQuAD is blue and BioASQ orange as in the paper. Source: Okabe and Ito, "Color
+Universal Design" (2008), which is safe for colour-blind readers."""
+
+_PUBLISHED_COLOUR = "#8C2D04"
+_EM_TITLE = "Exact match on the test set (%)"
+IMAGE_FORMATS = ("html", "png", "svg", "pdf")
+
+_Row = dict[str, Any]
+
+
+def fig3(grid: Grid) -> alt.TopLevelMixin:
+    """Bars: the baseline's EM on each domain by mixture, concatenated and shuffled side by side (paper, Fig. 3)."""
+    trainable = grid.trainables[0] if grid.trainables else paper.BASELINE
+    rows = [row for order in grid.orders for row in _measured(grid, trainable, order)]
+    rows += [row for order in grid.orders for row in _published(grid, [trainable], order, trainable)]
+    title = _title(f"{paper.model_title(trainable)}: EM by share of the training mixture", grid, rows)
+    if not rows:
+        return _empty(title)
+    base = alt.Chart().encode(x=_x_ratio(grid), xOffset=_offset(grid), color=_domain_colour(grid))
+    ours = base.transform_filter("datum.source === 'ours'")
+    bars = ours.mark_bar(cornerRadiusEnd=2).encode(y=_y(), tooltip=_OUR_TOOLTIP)
+    layers = alt.layer(bars, _error_bars(ours, rows), _published_marks(base))
+    return (
+        layers.properties(width=330, height=260)
+        .facet(column=alt.Column("order:N", title=None, header=alt.Header(labelFontSize=13, labelFontWeight="bold")))
+        .properties(title=title, data=alt.Data(values=rows))
+        .resolve_scale(y="shared")
+    )
+
+
+def fig6(grid: Grid) -> alt.TopLevelMixin:
+    """Lines: EM on each domain by mixture, ExBERT solid and the baseline dotted, shuffled (paper, Fig. 6)."""
+    models = [name for name in (grid.contender, *grid.trainables[:1]) if name]
+    rows = [row for name in models for row in _measured(grid, name, "shuffled")]
+    rows += _published(grid, [paper.TUNED, paper.BASELINE], "shuffled", models[0] if models else "")
+    names = " and ".join(paper.model_title(name) for name in models) or "ExBERT and V-DB"
+    title = _title(f"{names}: EM by share of the shuffled mixture", grid, rows)
+    if not rows:
+        return _empty(title)
+    base = alt.Chart().encode(x=_x_ratio(grid), color=_domain_colour(grid))
+    ours = base.transform_filter("datum.source === 'ours'")
+    titles = [paper.model_title(name) for name in models]
+    dash = alt.StrokeDash(
+        "model:N",
+        title="Model",
+        sort=titles,
+        scale=alt.Scale(domain=titles, range=[[1, 0], [2, 4]][: len(titles)]),
+        legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#777", symbolStrokeWidth=2.5, symbolSize=400),
+    )
+    lines = ours.mark_line(strokeWidth=2.5).encode(y=_y(), strokeDash=dash)
+    points = ours.mark_point(filled=True, size=55, opacity=1).encode(y=_y(), tooltip=_OUR_TOOLTIP)
+    return alt.layer(lines, points, _error_bars(ours, rows), _published_marks(base)).properties(
+        width=520, height=320, title=title, data=alt.Data(values=rows)
+    )
+
+
+FIGURES: dict[str, Callable[[Grid], alt.TopLevelMixin]] = {"fig3": fig3, "fig6": fig6}
+
+
+def encode_chart(chart: alt.TopLevelMixin, format_name: str) -> bytes:
+    """The chart as one of `IMAGE_FORMATS`; HTML carries its libraries inside and needs no network.
+
+    Raises ValueError for another format.
+    """
+    if format_name not in IMAGE_FORMATS:
+        raise ValueError(f"figure format must be one of {', '.join(IMAGE_FORMATS)}, got {format_name!r}")
+    styled = _styled(chart)
+    if format_name == "html":
+        return str(styled.to_html(inline=True)).encode()
+    if format_name == "svg":
+        text = io.StringIO()
+        styled.save(text, format="svg")
+        return text.getvalue().encode()
+    image = io.BytesIO()
+    # Vega draws at 72 points per inch; twice that stays sharp on a page.
+    styled.save(image, format=format_name, scale_factor=2)
+    return image.getvalue()
+
+
+def _measured(grid: Grid, trainable: str, order: str) -> list[_Row]:
+    cells = ((domain, share, grid.cell(trainable, order, domain, share)) for domain in grid.domains for share in grid.shares)
+    return [_our_row(trainable, order, domain, share, cell) for domain, share, cell in cells if cell]
+
+
+def _our_row(trainable: str, order: str, domain: str, share: int, cell: Cell) -> _Row:
+    spread = cell.sd or 0.0
+    return {
+        "source": "ours",
+        "model": paper.model_title(trainable),
+        "order": order,
+        "domain": paper.domain_title(domain),
+        "ratio": ratio(share),
+        "em": cell.mean,
+        "low": cell.mean - spread,
+        "high": cell.mean + spread,
+        "seeds": cell.num,
+    }
+
+
+def _published(grid: Grid, trainables: list[str], order: str, needs: str) -> list[_Row]:
+    """The paper's points on this panel; none on a panel where we have nothing to set them beside."""
+    if not any(trial.em for trial in grid.trials if trial.order == order and trial.trainable == needs):
+        return []
+    return [
+        {
+            "source": "paper",
+            "model": paper.model_title(level.trainable),
+            "order": order,
+            "domain": paper.domain_title(check.domain),
+            "ratio": ratio(level.share),
+            "em": level.em,
+            "section": level.section,
+            "quote": level.quote,
+        }
+        for check in comparisons.check_levels(grid)
+        if not (level := check.published).full_set
+        and level.trainable in trainables
+        and level.order in (None, order)
+        and level.share in grid.shares
+    ]
+
+
+_OUR_TOOLTIP = [
+    alt.Tooltip("model:N", title="Model"),
+    alt.Tooltip("order:N", title="Order"),
+    alt.Tooltip("domain:N", title="Tested on"),
+    alt.Tooltip("ratio:N", title="Mixture"),
+    alt.Tooltip("em:Q", title="EM (%)", format=".1f"),
+    alt.Tooltip("seeds:Q", title="Seeds"),
+]
+
+
+def _x_ratio(grid: Grid) -> alt.X:
+    names = [paper.domain_title(domain) for domain in grid.domains[:2]]
+    labels = [ratio(share) for share in grid.shares]
+    axis = alt.Axis(labelAngle=0)
+    return alt.X("ratio:O", title=f"{':'.join(names)} ratio", sort=labels, scale=alt.Scale(domain=labels), axis=axis)
+
+
+def _y() -> alt.Y:
+    return alt.Y("em:Q", title=_EM_TITLE, scale=alt.Scale(zero=True, nice=True))
+
+
+def _domain_colour(grid: Grid) -> alt.Color:
+    titles = [paper.domain_title(domain) for domain in grid.domains]
+    colours = [_DOMAIN_COLOURS[i % len(_DOMAIN_COLOURS)] for i in range(len(titles))]
+    return alt.Color("domain:N", title="Tested on", scale=alt.Scale(domain=titles, range=colours))
+
+
+def _offset(grid: Grid) -> alt.XOffset:
+    titles = [paper.domain_title(domain) for domain in grid.domains]
+    return alt.XOffset("domain:N", sort=titles, scale=alt.Scale(domain=titles))
+
+
+def _error_bars(ours: alt.Chart, rows: list[_Row]) -> alt.Chart:
+    """One standard deviation to either side where there is more than one seed; otherwise nothing is drawn."""
+    several = any(row.get("seeds", 0) > 1 for row in rows)
+    mark = ours.transform_filter("datum.seeds > 1") if several else ours.transform_filter("false")
+    return mark.mark_rule(strokeWidth=1.5).encode(
+        y=alt.Y("low:Q", title=_EM_TITLE), y2="high:Q", color=alt.value("#444444")
+    )
+
+
+def _published_marks(base: alt.Chart) -> alt.Chart:
+    """Open diamonds where the paper states a number; the tooltip says where."""
+    marks = base.transform_filter("datum.source === 'paper'").mark_point(
+        shape="diamond", size=130, filled=False, strokeWidth=2, opacity=1
+    )
+    return marks.encode(
+        y=_y(),
+        color=alt.value(_PUBLISHED_COLOUR),
+        shape=alt.Shape(
+            "source:N",
+            title="Published",
+            scale=alt.Scale(domain=["paper"], range=["diamond"]),
+            legend=alt.Legend(symbolStrokeColor=_PUBLISHED_COLOUR, symbolFillColor="transparent", symbolSize=130),
+        ),
+        tooltip=[
+            alt.Tooltip("model:N", title="Model (paper)"),
+            alt.Tooltip("domain:N", title="Tested on"),
+            alt.Tooltip("ratio:N", title="Mixture"),
+            alt.Tooltip("em:Q", title="EM (%)"),
+            alt.Tooltip("section:N", title="Source"),
+            alt.Tooltip("quote:N", title="Quote"),
+        ],
+    )
+
+
+def _title(text: str, grid: Grid, rows: list[_Row]) -> alt.TitleParams:
+    without = sum(1 for trial in grid.trials if not trial.em)
+    seeds = max((row.get("seeds", 0) for row in rows), default=0)
+    parts = [f"{grid.mixture_size:,} training examples"] if grid.mixture_size else []
+    parts += [f"mean of up to {seeds} seeds ± sd"] if seeds > 1 else []
+    parts += [f"{without} of {len(grid.trials)} trials have no test scores yet"] if without else []
+    return alt.TitleParams(text, subtitle=" · ".join(parts) or " ", anchor="start", fontSize=15, subtitleFontSize=12)
+
+
+def _empty(title: alt.TitleParams) -> alt.Chart:
+    """A chart that says that there is nothing to show."""
+    words = alt.Chart(alt.Data(values=[{"text": "no completed trials to draw"}]))
+    return words.mark_text(fontSize=14, color="#777777").encode(text="text:N").properties(title=title, width=520, height=160)
+
+
+def _styled(chart: alt.TopLevelMixin) -> Any:
+    styled: Any = chart
+    return (
+        styled.configure(font="Helvetica, Arial, sans-serif", background="white", padding=12)
+        .configure_view(stroke=None)
+        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor="#e6e6e6", domainColor="#999")
+        .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
+        .configure_title(subtitleColor="#666666")
+    )

@@ -1,0 +1,200 @@
+"""The grid: which trials of the ledger form it, and their scores by trainable, order, share, domain and seed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from results import paper
+from results.errors import QueryError
+from results.ledger import Ledger
+
+__all__ = ["Cell", "Grid", "GridTrial", "load_grid", "ratio", "summarise"]
+
+_METRICS = ("em", "f1")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds, with its sample standard deviation where there is more than one."""
+
+    mean: float
+    sd: float | None
+    num: int
+
+
+@dataclass(frozen=True)
+class GridTrial:
+    """One trial of the grid; its scores are test scores in percent, per domain, and empty until it completed."""
+
+    trial_key: str
+    sweep_id: str
+    trainable: str
+    order: str
+    share: int
+    seed: int
+    status: str
+    error_type: str | None
+    em: dict[str, float]
+    f1: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The trials that can be compared with one another, and the axes they span."""
+
+    trials: tuple[GridTrial, ...]
+    domains: tuple[str, ...]
+    """In mixture order; domains that were only tested on come last."""
+    preset: str | None
+    mixture_size: int | None
+    """Training examples."""
+
+    @property
+    def trainables(self) -> tuple[str, ...]:
+        """The baseline first, the others by name."""
+        return tuple(sorted({trial.trainable for trial in self.trials}, key=lambda name: (name != paper.BASELINE, name)))
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """Orders of the mixture, by name."""
+        return tuple(sorted({trial.order for trial in self.trials}))
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Percent of the first domain, ascending."""
+        return tuple(sorted({trial.share for trial in self.trials}))
+
+    @property
+    def contender(self) -> str | None:
+        """The trainable to set against the baseline: the tuned variant, else the untuned, else the first other one."""
+        others = self.trainables[1:]
+        return next((name for name in (paper.TUNED, paper.UNTUNED) if name in others), others[0] if others else None)
+
+    def scores(self, trainable: str, order: str, domain: str, share: int, *, metric: str = "em") -> dict[int, float]:
+        """Test score in percent by seed; a seed with several trials counts with their mean."""
+        by_seed: dict[int, list[float]] = {}
+        for trial in self.trials:
+            value = getattr(trial, metric).get(domain)
+            if (trial.trainable, trial.order, trial.share) == (trainable, order, share) and value is not None:
+                by_seed.setdefault(trial.seed, []).append(value)
+        return {seed: statistics.fmean(values) for seed, values in sorted(by_seed.items())}
+
+    def cell(self, trainable: str, order: str, domain: str, share: int, *, metric: str = "em") -> Cell | None:
+        """Mean test score over seeds; None where no trial completed."""
+        return summarise(self.scores(trainable, order, domain, share, metric=metric).values())
+
+    def missing(self) -> list[str]:
+        """What keeps the grid from being complete, one line each; nothing when every trial completed."""
+        if not self.trials:
+            return ["no grid was planned in this ledger: run `python -m orchestrator.run grid`"]
+        without = [trial for trial in self.trials if not trial.em]
+        lines = [f"{len(without)} of {len(self.trials)} trials have no test scores"] if without else []
+        return lines + [f"{_describe(trial)}: {trial.status}{_because(trial)}" for trial in without]
+
+
+def ratio(share: int) -> str:
+    """The mixture as the paper writes it, e.g. 80:20."""
+    return f"{share}:{100 - share}"
+
+
+def summarise(values: Iterable[float]) -> Cell | None:
+    """Mean and sample standard deviation; None for no values."""
+    seen = list(values)
+    if not seen:
+        return None
+    return Cell(statistics.fmean(seen), statistics.stdev(seen) if len(seen) > 1 else None, len(seen))
+
+
+def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
+    """The grid of `sweep_id`; without one, the newest grid, and for a trainable it lacks the newest grid that has it
+    over the same data and mixture size. No trials where none was planned. Raises QueryError for an unknown sweep."""
+    plans = ledger.sql("SELECT * EXCLUDE (config) FROM plans ORDER BY planned_at, sweep_id, trial_key").to_pylist()
+    if sweep_id is None:
+        chosen = _comparable(plans)
+    else:
+        chosen = [plan for plan in plans if plan["sweep_id"] == sweep_id]
+        if not chosen:
+            raise QueryError(_unknown_sweep(sweep_id, plans))
+    states = _states(ledger) if chosen else {}
+    scores = _test_scores(ledger) if chosen else {}
+    trials = tuple(_trial(plan, states, scores) for plan in {plan["trial_key"]: plan for plan in chosen}.values())
+    latest = chosen[-1] if chosen else {}
+    return Grid(trials, _domains(chosen, trials), latest.get("preset"), latest.get("mixture_size"))
+
+
+def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    grids = [plan for plan in plans if plan["sweep_kind"] == "grid"]
+    if not grids:
+        return []
+    # Plans come by time, so the last one seen of a trainable is its newest.
+    setting = _setting(grids[-1])
+    newest = {plan["trainable"]: plan["sweep_id"] for plan in grids if _setting(plan) == setting}
+    return [p for p in grids if _setting(p) == setting and newest[p["trainable"]] == p["sweep_id"]]
+
+
+def _setting(plan: dict[str, Any]) -> tuple[Any, ...]:
+    return (plan["data_fingerprint"], plan["mixture_size"], tuple(plan["domains"] or ()))
+
+
+def _states(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    rows = ledger.sql("SELECT trial_key, status, error_type FROM trials").to_pylist()
+    return {row["trial_key"]: row for row in rows}
+
+
+def _test_scores(ledger: Ledger) -> dict[str, dict[str, dict[str, float]]]:
+    """Trial key to metric to domain to the score of the last test, in percent."""
+    rows = ledger.sql("""
+        SELECT trial_key, domain, em, f1 FROM evaluations WHERE split = 'test'
+        QUALIFY row_number() OVER (PARTITION BY trial_key, domain ORDER BY step DESC) = 1
+        ORDER BY trial_key, domain
+    """).to_pylist()
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        for metric in _METRICS:
+            if row[metric] is not None:
+                scores.setdefault(row["trial_key"], {}).setdefault(metric, {})[row["domain"]] = row[metric]
+    return scores
+
+
+def _trial(
+    plan: dict[str, Any], states: dict[str, dict[str, Any]], scores: dict[str, dict[str, dict[str, float]]]
+) -> GridTrial:
+    state = states.get(plan["trial_key"], {"status": "planned", "error_type": None})
+    tested = scores.get(plan["trial_key"], {}) if state["status"] == "completed" else {}
+    return GridTrial(
+        trial_key=plan["trial_key"],
+        sweep_id=plan["sweep_id"],
+        trainable=plan["trainable"] or "?",
+        order=plan["data_order"] or "?",
+        share=plan["squad_share"] if plan["squad_share"] is not None else 0,
+        seed=plan["seed"] if plan["seed"] is not None else 0,
+        status=state["status"],
+        error_type=state["error_type"],
+        em=tested.get("em", {}),
+        f1=tested.get("f1", {}),
+    )
+
+
+def _domains(plans: Sequence[dict[str, Any]], trials: Sequence[GridTrial]) -> tuple[str, ...]:
+    mixed = [domain for plan in plans for domain in plan["domains"] or ()]
+    tested = sorted({domain for trial in trials for domain in trial.em})
+    return tuple(dict.fromkeys([*mixed, *tested]))
+
+
+def _unknown_sweep(sweep_id: str, plans: Sequence[dict[str, Any]]) -> str:
+    known = list(dict.fromkeys(plan["sweep_id"] for plan in plans))
+    close = get_close_matches(sweep_id, known, n=1)
+    nearest = f", the nearest is {close[0]!r}" if close else ""
+    return f"no sweep {sweep_id!r} in the ledger{nearest}; it has {', '.join(known) or 'none'}"
+
+
+def _describe(trial: GridTrial) -> str:
+    return f"{trial.trial_key} ({trial.trainable} {ratio(trial.share)} {trial.order} seed {trial.seed})"
+
+
+def _because(trial: GridTrial) -> str:
+    return f" ({trial.error_type})" if trial.error_type else ""

@@ -1,0 +1,138 @@
+"""The ledger as SQL: DuckDB over Arrow datasets, read-only, with no access to files or extensions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from results.errors import LedgerMissingError, QueryError
+from results.parts import Storage, open_storage
+from results.scan import PartReader
+from results.schema import TABLES, arrow_schema
+from results.views import COLUMNS, VIEWS, needed_tables, raw_name
+
+__all__ = ["Ledger"]
+
+_READING = {"SELECT", "EXPLAIN", "MULTI"}
+"""Statement types that only read: DESCRIBE, SHOW and SUMMARIZE parse as SELECT, PIVOT as MULTI."""
+
+_UNKNOWN = re.compile(r"(Referenced column|Table with name|Table|column named)\s+\"?([^\"\s!]+)\"?", re.IGNORECASE)
+_STREAM_FAILED = "reading the stream"
+
+
+class Ledger:
+    """Everything that was measured under a storage, as it is at the moment of each query.
+
+    A ledger nobody has written to has every table, with no rows. A part that cannot be read is skipped with a
+    LedgerWarning that names it.
+    """
+
+    def __init__(self, storage: str | Path | Storage) -> None:
+        self.storage = open_storage(storage)
+        self._parts = PartReader(self.storage)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The parts that could not be read so far: path to reason."""
+        return self._parts.skipped
+
+    def require(self) -> None:
+        """Raises LedgerMissingError, which says what to do, where nothing was ever written."""
+        if not self.storage.has_ledger():
+            raise LedgerMissingError(
+                f"no ledger at {self.storage.shown}; run `python -m orchestrator.run grid` first, "
+                "or name another with --storage"
+            )
+
+    def tables_read(self, query: str) -> list[str]:
+        """The stored tables whose parts `query` may read."""
+        return needed_tables(set(re.findall(r"\w+", query.lower())))
+
+    def table(self, name: str) -> pa.Table:
+        """All rows of one table or view. Raises QueryError for a name that is not one of `results.views.COLUMNS`."""
+        if name not in COLUMNS:
+            raise QueryError(_unknown_name(name, "table", list(COLUMNS)))
+        return self.sql(f'SELECT * FROM "{name}"')
+
+    def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """The answer to one reading statement; `$name` in it takes its value from `parameters`.
+
+        Raises QueryError for a statement that writes or reaches outside the ledger, for more than one statement, and
+        for names that do not exist; NewerSchemaError for a part of a later version.
+        """
+        _check_reading(query)
+        tables = self.tables_read(query)
+        try:
+            return self._answer(query, parameters, tables)
+        except duckdb.Error as error:
+            # Footers are checked before a query, pages only while it runs: find the bad part, then answer without it.
+            if _STREAM_FAILED in str(error) and any([self._parts.skip_corrupt(table) for table in tables]):
+                return self.sql(query, parameters)
+            raise QueryError(_explain(error, query)) from error
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """A locked DuckDB connection over the whole ledger as it is now; the caller closes it."""
+        return self._connect(list(TABLES))
+
+    def _answer(self, query: str, parameters: Mapping[str, Any] | None, tables: list[str]) -> pa.Table:
+        with self._connect(tables) as connection:
+            relation = connection.sql(query, params=dict(parameters) if parameters else None)
+            return relation.to_arrow_table()
+
+    def _connect(self, tables: list[str]) -> duckdb.DuckDBPyConnection:
+        offline = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        # Without this, a name in a query would also find Python variables of the calling frames.
+        connection = duckdb.connect(config={**offline, "python_enable_replacements": False})
+        for table in TABLES:
+            rows = self._parts.dataset(table) if table in tables else arrow_schema(table).empty_table()
+            connection.register(raw_name(table), rows)
+        for name, query in VIEWS.items():
+            connection.execute(f"CREATE VIEW {name} AS {query}")
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return connection
+
+
+def _check_reading(query: str) -> None:
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise QueryError(_explain(error, query)) from error
+    if len(statements) != 1:
+        raise QueryError(f"one statement at a time, got {len(statements)}")
+    kind = statements[0].type.name
+    if kind not in _READING:
+        raise QueryError(f"the ledger is read-only: allowed are SELECT, WITH, DESCRIBE, SHOW and EXPLAIN, got {kind}")
+
+
+def _explain(error: duckdb.Error, query: str) -> str:
+    """DuckDB's message in one line, and for an unknown name the nearest known one."""
+    lines = str(error).split("\n\n")[0].splitlines()
+    message = " ".join(line.strip() for line in lines if not line.startswith(("Candidate bindings", "Did you mean")))
+    words = set(re.findall(r"\w+", query.lower()))
+    found = _UNKNOWN.search(message)
+    if isinstance(error, duckdb.PermissionException):
+        return f"{message}; a query sees only the ledger's tables: {', '.join(COLUMNS)}"
+    if isinstance(error, duckdb.CatalogException) and found and "Table" in message:
+        return _unknown_name(found.group(2), "table", list(COLUMNS))
+    if isinstance(error, duckdb.BinderException) and found:
+        read = [columns for table, columns in COLUMNS.items() if table in words] or list(COLUMNS.values())
+        return _unknown_name(found.group(2), "column", sorted({column.name for columns in read for column in columns}))
+    if isinstance(error, duckdb.ParserException) and "at" in words:
+        return f'{message}; the column at shares its name with a keyword: write events.at or "at"'
+    return message
+
+
+def _unknown_name(name: str, kind: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = f", the nearest is {close[0]!r}" if close else ""
+    return (
+        f"no {kind} {name!r}{nearest}; the tables are {', '.join(COLUMNS)} (`python -m results columns TABLE` lists columns)"
+    )

@@ -1,0 +1,201 @@
+"""Parts of the ledger on a storage: named, written whole, replaced atomically or never.
+
+    <storage>/ledger/<table>/<name>.parquet
+
+Readers take a part whose name ends in `.parquet` and does not begin with a dot; anything else is unfinished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+
+from results.schema import TABLES, Column, arrow_schema
+
+__all__ = ["PART_SUFFIX", "PartInfo", "Storage", "attempt_part", "list_attempts", "open_storage", "write_part"]
+
+PART_SUFFIX = ".parquet"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_temporary_ids = itertools.count()
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """A finished part as a listing shows it; `stamp` changes whenever the part is replaced."""
+
+    table: str
+    path: str
+    stamp: tuple[int, int]
+    """Modification time in nanoseconds, size in bytes."""
+
+    @property
+    def name(self) -> str:
+        """The part's name without folder and suffix."""
+        return self.path.rsplit("/", 1)[-1].removesuffix(PART_SUFFIX)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in bytes."""
+        return self.stamp[1]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A root folder on any file system that pyarrow reaches; the one place that builds paths of the ledger."""
+
+    filesystem: fs.FileSystem
+    root: str
+    shown: str
+    """The storage as the user named it, for messages."""
+
+    @property
+    def is_local(self) -> bool:
+        """True when the root is a folder of this machine."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """The path on the file system of `relative`, which uses forward slashes."""
+        return f"{self.root}/{relative}"
+
+    def part_path(self, table: str, name: str) -> str:
+        """The path of a part. Raises ValueError for an unknown table or a name that could not be a file name."""
+        if table not in TABLES:
+            raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}{_nearest(table, TABLES)}")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"part name must match {_NAME.pattern}, got {name!r}")
+        return self.path(f"ledger/{table}/{name}{PART_SUFFIX}")
+
+    def has_ledger(self) -> bool:
+        """True once anything was written to the ledger."""
+        return bool(self.filesystem.get_file_info(self.path("ledger")).type == fs.FileType.Directory)
+
+    def parts(self, table: str) -> list[PartInfo]:
+        """The finished parts of `table`, sorted by path; none when the folder does not exist."""
+        folder = fs.FileSelector(self.path(f"ledger/{table}"), allow_not_found=True)
+        infos = [info for info in self.filesystem.get_file_info(folder) if _is_finished(info)]
+        return sorted((PartInfo(table, i.path, (i.mtime_ns or 0, i.size)) for i in infos), key=lambda part: part.path)
+
+    def read(self, path: str) -> pa.Buffer:
+        """The bytes of one file, all from the same version of it. Raises FileNotFoundError."""
+        with self.filesystem.open_input_file(path) as file:
+            return file.read_buffer()
+
+    def write(self, path: str, content: bytes | pa.Buffer, *, unique: str | None = None) -> None:
+        """Replace one file whole: rename over it on a local disk, one upload elsewhere. `unique` names the temporary."""
+        if self.is_local:
+            _replace_local(Path(path), content, unique or f"{os.getpid()}-{next(_temporary_ids)}")
+            return
+        # An object appears when its upload is complete, so no rename is needed (and none would be atomic).
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+
+def open_storage(storage: str | Path | Storage) -> Storage:
+    """The storage at a local path (`~` and relative paths are resolved) or a URI such as `s3://bucket/folder`.
+
+    Raises ValueError for a URI that pyarrow cannot open.
+    """
+    if isinstance(storage, Storage):
+        return storage
+    shown = str(storage)
+    if "://" not in shown:
+        return Storage(fs.LocalFileSystem(), Path(shown).expanduser().resolve().as_posix(), shown)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(shown)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"storage must be a local path or a URI that pyarrow opens, got {shown!r}: {error}") from error
+    return Storage(filesystem, root.rstrip("/"), shown)
+
+
+def attempt_part(trial_key: str, attempt: int) -> str:
+    """The part name of one attempt's rows, the same in every table."""
+    return f"{trial_key}-{attempt}"
+
+
+def list_attempts(storage: str | Path | Storage, trial_key: str) -> list[int]:
+    """The numbers of the attempts that wrote to the `attempts` table, ascending."""
+    named = (part.name.rpartition("-") for part in open_storage(storage).parts("attempts"))
+    return sorted(int(number) for key, _, number in named if key == trial_key and number.isdecimal())
+
+
+def write_part(
+    storage: str | Path | Storage,
+    table: str,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    unique: str | None = None,
+) -> None:
+    """Write all rows of one part, replacing its former version whole; a column that a row lacks is null.
+
+    Raises ValueError for an unknown table or column, a row without trial_key, a time without time zone, or a value
+    that does not fit its column; OSError when the storage fails. In each case the former version stays.
+    """
+    place = open_storage(storage)
+    path = place.part_path(table, name)
+    sink = pa.BufferOutputStream()
+    pq.write_table(_to_arrow(table, rows), sink, compression="zstd", use_dictionary=True, write_page_checksum=True)
+    place.write(path, sink.getvalue(), unique=unique)
+
+
+def _to_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns = TABLES[table]
+    known = [column.name for column in columns]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        if name not in known:
+            allowed = ", ".join(known)
+            raise ValueError(f"table {table!r} has no column {name!r}{_nearest(name, known)}; its columns are {allowed}")
+    if any(row.get("trial_key") is None for row in rows):
+        raise ValueError(f"every row of {table!r} needs a trial_key, got a row without one")
+    arrays = [_column_array(table, column, [row.get(column.name) for row in rows]) for column in columns]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(table))
+
+
+def _column_array(table: str, column: Column, values: list[Any]) -> pa.Array:
+    if pa.types.is_map(column.type):
+        values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
+    # Arrow would take a naive time for UTC and so shift it silently.
+    if any(isinstance(value, datetime) and value.tzinfo is None for value in values):
+        raise ValueError(f"{table}.{column.name} must carry a time zone, got a naive datetime; use datetime.now(UTC)")
+    # ... and would cut 3.5 to 3.
+    if pa.types.is_integer(column.type) and any(isinstance(value, float) and value % 1 for value in values):
+        raise ValueError(f"{table}.{column.name} must hold whole numbers ({column.about}), got {values}")
+    try:
+        return pa.array(values, type=column.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise ValueError(f"{table}.{column.name} must hold {column.type} ({column.about}): {error}") from error
+
+
+def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (nearest: {close[0]!r})" if close else ""
+
+
+def _is_finished(info: fs.FileInfo) -> bool:
+    return info.is_file and info.base_name.endswith(PART_SUFFIX) and not info.base_name.startswith(".")
+
+
+def _replace_local(target: Path, content: bytes | pa.Buffer, unique: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{unique}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,184 @@
+"""Raw rows made into spans: every answer that stays is a piece of its context, and what was dropped or mended is counted."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import datasets
+
+from trainables.data.errors import DataError
+from trainables.data.rows import FEATURES, UNKNOWN_START, quiet_progress
+
+__all__ = ["RowCounts", "align", "check_dropped", "find_span"]
+
+_STATUS = "status"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """What became of a source's rows; read = kept + empty + no_span, and repaired and respelled are among the kept."""
+
+    read: int
+    kept: int
+    empty: int  # question or context without a visible character
+    no_span: int  # no answer stands in the context
+    repaired: int  # a stated offset was wrong; the nearest occurrence was taken
+    respelled: int  # found only in another upper or lower case; the context's spelling was taken
+    dropped_example: str = ""  # one row that was dropped, in words
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were read and not kept."""
+        return self.empty + self.no_span
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return asdict(self)
+
+
+def align(raw: datasets.Dataset) -> tuple[datasets.Dataset, RowCounts]:
+    """Rows of `FEATURES` whose answers are all exact spans, in the order read, ids filled in and unique; and the counts.
+
+    Of a row's answers those that are spans stay, the first of them being the one to train on; `gold` is all accepted answers,
+    spans first. A row without an id gets one from its content; among equal ids all but one are numbered (`id#2`, ...).
+    """
+    with quiet_progress():
+        checked = raw.map(_aligned_row, features=_with_status(), keep_in_memory=True)
+        statuses = [set(status.split()) for status in checked[_STATUS]]
+        kept = [i for i, status in enumerate(statuses) if not status & {"empty", "no_span"}]
+        rows = checked.remove_columns(_STATUS).select(kept, keep_in_memory=True).cast(FEATURES, keep_in_memory=True)
+    return _with_unique_ids(rows), _count(raw, statuses, kept)
+
+
+def check_dropped(counts: RowCounts, max_dropped_share: float, where: str) -> None:
+    """Raises: DataError when more than `max_dropped_share` of the rows were dropped, or all of them."""
+    share = counts.dropped / counts.read if counts.read else 1.0
+    if share > max_dropped_share or counts.kept == 0:
+        raise DataError(
+            f"{counts.dropped} of {counts.read} rows of {where} are dropped ({counts.no_span} whose answer is not in the "
+            f"context, {counts.empty} with an empty question or context), allowed is max_dropped_share={max_dropped_share:g}; "
+            f"for example {counts.dropped_example or 'none'}; repair the rows, check `format`, or raise max_dropped_share"
+        )
+
+
+def find_span(context: str, text: str, start: int = UNKNOWN_START) -> tuple[int, str, bool] | None:
+    """Where `text` stands in `context`: (start, the context's spelling, whether `start` was right); None if nowhere.
+
+    Surrounding whitespace of `text` does not count. In turn: as stated at `start`, in any case at `start`, the exact text
+    elsewhere, the text in any case elsewhere. Elsewhere is the occurrence nearest to `start`; without a `start` the first
+    that is whole words (an answer "AR" is not meant inside "CARD"), else the first.
+    """
+    stripped = text.strip()
+    if not stripped:
+        return None
+    if start >= 0:
+        at = start + len(text) - len(text.lstrip())
+        there = context[at : at + len(stripped)]
+        if there.lower() == stripped.lower():
+            return at, there, True
+    for flags in (0, re.IGNORECASE):
+        # IGNORECASE compares character by character, so a match has the length of the text, unlike str.casefold's.
+        matches = [match.start() for match in re.finditer(f"(?={re.escape(stripped)})", context, flags)]
+        if matches:
+            at = _best_occurrence(matches, context, len(stripped), start)
+            return at, context[at : at + len(stripped)], False
+    return None
+
+
+def _best_occurrence(matches: list[int], context: str, length: int, start: int) -> int:
+    if start >= 0:
+        return min(matches, key=lambda at: (abs(at - start), at))
+    return next((at for at in matches if _is_whole(context, at, at + length)), matches[0])
+
+
+def _is_whole(context: str, start: int, end: int) -> bool:
+    """Whether no letter or digit continues the span on either side."""
+    before = start > 0 and context[start - 1].isalnum() and context[start].isalnum()
+    after = end < len(context) and context[end].isalnum() and context[end - 1].isalnum()
+    return not before and not after
+
+
+def _with_status() -> datasets.Features:
+    return datasets.Features({**FEATURES, _STATUS: datasets.Value("string")})
+
+
+def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    question, context = row["question"].strip(), row["context"]
+    texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+    golds = [*texts, *row["gold"]]
+    if not _is_visible(question) or not _is_visible(context):
+        return {**row, "question": question, _STATUS: "empty"}
+    status = set()
+    spans = []
+    for text, start in zip(texts, starts, strict=True):
+        found = find_span(context, text, start)
+        if found is None:
+            continue
+        at, spelling, as_stated = found
+        spans.append((at, spelling))
+        status |= {"repaired"} if start >= 0 and not as_stated else set()
+        status |= {"respelled"} if spelling != text.strip() else set()
+    answers = {"text": [text for _, text in spans], "answer_start": [at for at, _ in spans]}
+    gold = _distinct([*answers["text"], *(text.strip() for text in golds)])
+    return {**row, "question": question, "answers": answers, "gold": gold, _STATUS: " ".join(status) if spans else "no_span"}
+
+
+def _is_visible(text: str) -> bool:
+    # Zero-width and control characters alone are no question: a tokenizer makes nothing of them.
+    return any(not char.isspace() and char.isprintable() for char in text)
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _count(raw: datasets.Dataset, statuses: list[set[str]], kept: list[int]) -> RowCounts:
+    number = Counter(name for status in statuses for name in status)
+    dropped = next((i for i, status in enumerate(statuses) if status & {"empty", "no_span"}), None)
+    return RowCounts(
+        read=len(statuses),
+        kept=len(kept),
+        empty=number["empty"],
+        no_span=number["no_span"],
+        repaired=number["repaired"],
+        respelled=number["respelled"],
+        dropped_example="" if dropped is None else _described(raw[dropped], dropped),
+    )
+
+
+def _described(row: Mapping[str, Any], index: int) -> str:
+    answer, context = row["answers"]["text"][:1], row["context"][:80]
+    return f"row {index} (id {row['id']!r}): question {row['question'][:80]!r}, answer {answer}, context {context!r}"
+
+
+def _with_unique_ids(rows: datasets.Dataset) -> datasets.Dataset:
+    digests = [_content_digest(row) for row in rows]
+    ids = [row_id or digest[:16] for row_id, digest in zip(rows["id"], digests, strict=True)]
+    same: dict[str, list[int]] = defaultdict(list)
+    for i, row_id in enumerate(ids):
+        same[row_id].append(i)
+    taken = set(same)
+    for row_id, indices in same.items():
+        # Numbered by content, not by place in the file: shuffling a file renames nothing.
+        for i in sorted(indices, key=lambda i: digests[i])[1:]:
+            ids[i] = _next_free(row_id, taken)
+    columns = datasets.Dataset.from_dict({"id": ids}, features=datasets.Features({"id": FEATURES["id"]}))
+    return datasets.concatenate_datasets([columns, rows.remove_columns("id")], axis=1)
+
+
+def _next_free(row_id: str, taken: set[str]) -> str:
+    number = 2
+    while f"{row_id}#{number}" in taken:
+        number += 1
+    taken.add(f"{row_id}#{number}")
+    return f"{row_id}#{number}"
+
+
+def _content_digest(row: Mapping[str, Any]) -> str:
+    parts = [row["question"], row["context"], *row["answers"]["text"], *map(str, row["answers"]["answer_start"])]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""V-DB: the plain DistilBERT question answerer."""

@@ -1,0 +1,23 @@
+"""Training the plain DistilBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transformers import DistilBertForQuestionAnswering
+
+from trainables.contract import Report, TrialContext
+from trainables.distilbert.config import METRICS, Config
+from trainables.models.encoder import load_encoder
+from trainables.training.loop import fine_tune
+
+__all__ = ["train"]
+
+
+def train(config: Config, context: TrialContext) -> Iterator[Report]:
+    """Fine-tunes `DistilBertForQuestionAnswering`, its head freshly drawn."""
+
+    def build() -> DistilBertForQuestionAnswering:
+        return load_encoder(context.data.encoder, config.model.n_layers, DistilBertForQuestionAnswering)
+
+    return fine_tune(config, context, METRICS, build)

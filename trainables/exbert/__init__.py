@@ -1,0 +1,1 @@
+"""ExBERT: DistilBERT blocks and an ST-MoE layer."""

@@ -1,0 +1,60 @@
+"""Finding trainables: a trainable is a folder here with its settings in `config.py` and its `train` in `train.py`.
+
+`names` and `settings_of` are cheap; only `train_function` imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainables.config import QAConfig
+from trainables.contract import Train
+
+__all__ = ["TrainableSettings", "names", "settings_of", "train_function"]
+
+
+@dataclass(frozen=True)
+class TrainableSettings:
+    """What a trainable declares in its `config.py`."""
+
+    name: str
+    version: int
+    config: type[QAConfig]
+    metrics: tuple[str, ...]
+    variants: dict[str, dict[str, Any]]
+
+    @property
+    def model_keys(self) -> set[str]:
+        """The settings of its model."""
+        return set(type(self.config().model).model_fields)
+
+
+def names() -> list[str]:
+    """All trainables, sorted."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py"))
+
+
+def settings_of(name: str) -> TrainableSettings:
+    """The declarations of trainable `name`.
+
+    Raises:
+        ValueError: there is no such trainable.
+    """
+    known = names()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"trainable must be one of {', '.join(known)}, got {name!r}{hint}")
+    module = importlib.import_module(f"trainables.{name}.config")
+    return TrainableSettings(name, module.VERSION, module.Config, module.METRICS, module.VARIANTS)
+
+
+def train_function(name: str) -> Train:
+    """The `train` of trainable `name`. Imports torch."""
+    settings_of(name)
+    train: Train = importlib.import_module(f"trainables.{name}.train").train
+    return train
