@@ -16,7 +16,7 @@ from orchestrator.trial import Trial
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.config import QAConfig
 from trainables.data.sources import data_fingerprint
-from trainables.data.spec import DataSpec
+from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
 __all__ = ["Plan", "plan_grid", "resolve_data"]
@@ -70,16 +70,16 @@ def resolve_data(preset: Preset, storage: Path) -> DataSpec:
     )
 
 
-def _with_corpora(domains: dict[str, Any], storage: Path) -> dict[str, Any]:
-    from trainables.embedded.corpora import corpora_in
+def _with_corpora(domains: dict[str, DomainSpec], storage: Path) -> dict[str, DomainSpec]:
+    """Generates the embedded corpora, unless this version of their generator has done so, and names their files."""
+    from trainables.embedded.corpora import DOMAINS, corpora_in
 
     files = corpora_in(storage / "corpora")
     resolved = {}
     for name, spec in domains.items():
         asked = [part for part in ("train", "test") if getattr(spec, part) == EMBEDDED]
-        if asked and f"{name}_train" not in files:
-            known = sorted({key.rpartition("_")[0] for key in files})
-            raise PlanError(f"there is an embedded corpus for {', '.join(known)}, not for {name!r}; name a file or a hub id for it")
+        if asked and name not in DOMAINS:
+            raise PlanError(f"embedded corpora are {', '.join(DOMAINS)}, got {name!r}; name a file or a hub id for it")
         resolved[name] = spec.model_copy(update={part: str(files[f"{name}_{part}"]) for part in asked})
     return resolved
 

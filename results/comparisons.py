@@ -165,9 +165,7 @@ def retained(grid: Grid) -> Cell | None:
     return summarise(values)
 
 
-def _difference(
-    what: str, grid: Grid, metric: str, domain: str, base: tuple[str, str], other: tuple[str, str]
-) -> Difference:
+def _difference(what: str, grid: Grid, metric: str, domain: str, base: tuple[str, str], other: tuple[str, str]) -> Difference:
     points: dict[int, Cell] = {}
     percent: dict[int, float] = {}
     for share in grid.shares:

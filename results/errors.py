@@ -1,10 +1,10 @@
 """What can go wrong with a ledger, as errors a caller can act on.
 
-    LedgerError                 the base: one line naming what is wrong and the next step
-    ├── LedgerMissingError      nothing was ever written at this storage
-    ├── NewerSchemaError        a part was written by a later version of this package
-    └── QueryError              a statement was refused or does not fit the tables
-    LedgerWarning               a part was skipped; the answer is complete but for it
+LedgerError                 the base: one line naming what is wrong and the next step
+├── LedgerMissingError      nothing was ever written at this storage
+├── NewerSchemaError        a part was written by a later version of this package
+└── QueryError              a statement was refused or does not fit the tables
+LedgerWarning               a part was skipped; the answer is complete but for it
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import altair as alt
 from results import comparisons, paper
 from results.grid import Cell, Grid, ratio
 
-__all__ = ["FIGURES", "IMAGE_FORMATS", "encode_chart", "fig3", "fig6"]
+__all__ = ["FIGURES", "IMAGE_FORMATS", "Chart", "encode_chart", "fig3", "fig6"]
 
 _DOMAIN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """By position in the mixture, so SQuAD is blue and BioASQ orange as in the paper. Source: Okabe and Ito, "Color
@@ -21,37 +21,43 @@ _PUBLISHED_COLOUR = "#8C2D04"
 _EM_TITLE = "Exact match on the test set (%)"
 IMAGE_FORMATS = ("html", "png", "svg", "pdf")
 
+_PUBLISHED_SHAPES = ("diamond", "square", "triangle-up")
+
+Chart = Any
+"""An Altair chart of whatever composition; Altair's methods are not typed well enough for more."""
+
 _Row = dict[str, Any]
 
 
-def fig3(grid: Grid) -> alt.TopLevelMixin:
+def fig3(grid: Grid) -> Chart:
     """Bars: the baseline's EM on each domain by mixture, concatenated and shuffled side by side (paper, Fig. 3)."""
     trainable = grid.trainables[0] if grid.trainables else paper.BASELINE
     rows = [row for order in grid.orders for row in _measured(grid, trainable, order)]
     rows += [row for order in grid.orders for row in _published(grid, [trainable], order, trainable)]
     title = _title(f"{paper.model_title(trainable)}: EM by share of the training mixture", grid, rows)
-    if not rows:
+    if not _any_score(rows):
         return _empty(title)
     base = alt.Chart().encode(x=_x_ratio(grid), xOffset=_offset(grid), color=_domain_colour(grid))
     ours = base.transform_filter("datum.source === 'ours'")
     bars = ours.mark_bar(cornerRadiusEnd=2).encode(y=_y(), tooltip=_OUR_TOOLTIP)
-    layers = alt.layer(bars, _error_bars(ours, rows), _published_marks(base))
+    header = alt.Header(labelFontSize=13, labelFontWeight="bold")
+    layers = alt.layer(bars, _error_bars(ours, rows), _published_marks(base, rows))
     return (
         layers.properties(width=330, height=260)
-        .facet(column=alt.Column("order:N", title=None, header=alt.Header(labelFontSize=13, labelFontWeight="bold")))
-        .properties(title=title, data=alt.Data(values=rows))
+        .facet(column=alt.Column("order:N", title=None, header=header), data=_inline(rows))
+        .properties(title=title)
         .resolve_scale(y="shared")
     )
 
 
-def fig6(grid: Grid) -> alt.TopLevelMixin:
+def fig6(grid: Grid) -> Chart:
     """Lines: EM on each domain by mixture, ExBERT solid and the baseline dotted, shuffled (paper, Fig. 6)."""
     models = [name for name in (grid.contender, *grid.trainables[:1]) if name]
     rows = [row for name in models for row in _measured(grid, name, "shuffled")]
     rows += _published(grid, [paper.TUNED, paper.BASELINE], "shuffled", models[0] if models else "")
     names = " and ".join(paper.model_title(name) for name in models) or "ExBERT and V-DB"
     title = _title(f"{names}: EM by share of the shuffled mixture", grid, rows)
-    if not rows:
+    if not _any_score(rows):
         return _empty(title)
     base = alt.Chart().encode(x=_x_ratio(grid), color=_domain_colour(grid))
     ours = base.transform_filter("datum.source === 'ours'")
@@ -65,15 +71,15 @@ def fig6(grid: Grid) -> alt.TopLevelMixin:
     )
     lines = ours.mark_line(strokeWidth=2.5).encode(y=_y(), strokeDash=dash)
     points = ours.mark_point(filled=True, size=55, opacity=1).encode(y=_y(), tooltip=_OUR_TOOLTIP)
-    return alt.layer(lines, points, _error_bars(ours, rows), _published_marks(base)).properties(
-        width=520, height=320, title=title, data=alt.Data(values=rows)
+    return alt.layer(lines, points, _error_bars(ours, rows), _published_marks(base, rows)).properties(
+        width=520, height=320, title=title, data=_inline(rows)
     )
 
 
-FIGURES: dict[str, Callable[[Grid], alt.TopLevelMixin]] = {"fig3": fig3, "fig6": fig6}
+FIGURES: dict[str, Callable[[Grid], Chart]] = {"fig3": fig3, "fig6": fig6}
 
 
-def encode_chart(chart: alt.TopLevelMixin, format_name: str) -> bytes:
+def encode_chart(chart: Chart, format_name: str) -> bytes:
     """The chart as one of `IMAGE_FORMATS`; HTML carries its libraries inside and needs no network.
 
     Raises ValueError for another format.
@@ -88,29 +94,41 @@ def encode_chart(chart: alt.TopLevelMixin, format_name: str) -> bytes:
         styled.save(text, format="svg")
         return text.getvalue().encode()
     image = io.BytesIO()
-    # Vega draws at 72 points per inch; twice that stays sharp on a page.
-    styled.save(image, format=format_name, scale_factor=2)
+    # Vega draws at 72 points per inch; twice that stays sharp on a page. A PDF has no pixels.
+    styled.save(image, format=format_name, **({"scale_factor": 2} if format_name == "png" else {}))
     return image.getvalue()
 
 
+def _inline(rows: list[_Row]) -> alt.InlineData:
+    return alt.InlineData(values=rows)
+
+
 def _measured(grid: Grid, trainable: str, order: str) -> list[_Row]:
-    cells = ((domain, share, grid.cell(trainable, order, domain, share)) for domain in grid.domains for share in grid.shares)
-    return [_our_row(trainable, order, domain, share, cell) for domain, share, cell in cells if cell]
+    """A row for every domain and share: where nothing was measured its em is null, so that a line breaks there."""
+    return [
+        _our_row(trainable, order, domain, share, grid.cell(trainable, order, domain, share))
+        for domain in grid.domains
+        for share in grid.shares
+    ]
 
 
-def _our_row(trainable: str, order: str, domain: str, share: int, cell: Cell) -> _Row:
-    spread = cell.sd or 0.0
+def _our_row(trainable: str, order: str, domain: str, share: int, cell: Cell | None) -> _Row:
+    spread = cell.sd or 0.0 if cell else 0.0
     return {
         "source": "ours",
         "model": paper.model_title(trainable),
         "order": order,
         "domain": paper.domain_title(domain),
         "ratio": ratio(share),
-        "em": cell.mean,
-        "low": cell.mean - spread,
-        "high": cell.mean + spread,
-        "seeds": cell.num,
+        "em": cell.mean if cell else None,
+        "low": cell.mean - spread if cell else None,
+        "high": cell.mean + spread if cell else None,
+        "seeds": cell.num if cell else 0,
     }
+
+
+def _any_score(rows: list[_Row]) -> bool:
+    return any(row["em"] is not None for row in rows)
 
 
 def _published(grid: Grid, trainables: list[str], order: str, needs: str) -> list[_Row]:
@@ -125,6 +143,7 @@ def _published(grid: Grid, trainables: list[str], order: str, needs: str) -> lis
             "domain": paper.domain_title(check.domain),
             "ratio": ratio(level.share),
             "em": level.em,
+            "published": f"{paper.model_title(level.trainable)} · {paper.domain_title(check.domain)}",
             "section": level.section,
             "quote": level.quote,
         }
@@ -168,32 +187,29 @@ def _offset(grid: Grid) -> alt.XOffset:
     return alt.XOffset("domain:N", sort=titles, scale=alt.Scale(domain=titles))
 
 
-def _error_bars(ours: alt.Chart, rows: list[_Row]) -> alt.Chart:
+def _error_bars(ours: Chart, rows: list[_Row]) -> Chart:
     """One standard deviation to either side where there is more than one seed; otherwise nothing is drawn."""
     several = any(row.get("seeds", 0) > 1 for row in rows)
     mark = ours.transform_filter("datum.seeds > 1") if several else ours.transform_filter("false")
-    return mark.mark_rule(strokeWidth=1.5).encode(
-        y=alt.Y("low:Q", title=_EM_TITLE), y2="high:Q", color=alt.value("#444444")
-    )
+    return mark.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=_EM_TITLE), y2="high:Q", color=alt.value("#444444"))
 
 
-def _published_marks(base: alt.Chart) -> alt.Chart:
-    """Open diamonds where the paper states a number; the tooltip says where."""
-    marks = base.transform_filter("datum.source === 'paper'").mark_point(
-        shape="diamond", size=130, filled=False, strokeWidth=2, opacity=1
+def _published_marks(base: Chart, rows: list[_Row]) -> Chart:
+    """Open marks where the paper states a number; the tooltip says where."""
+    labels = list(dict.fromkeys(row["published"] for row in rows if row["source"] == "paper"))
+    shape = alt.Shape(
+        "published:N",
+        title="Published in the paper",
+        scale=alt.Scale(domain=labels, range=list(_PUBLISHED_SHAPES[: len(labels)])),
+        legend=alt.Legend(symbolStrokeColor=_PUBLISHED_COLOUR, symbolFillColor="transparent", symbolSize=110),
     )
+    marks = base.transform_filter("datum.source === 'paper'").mark_point(size=120, filled=False, strokeWidth=2, opacity=1)
     return marks.encode(
         y=_y(),
         color=alt.value(_PUBLISHED_COLOUR),
-        shape=alt.Shape(
-            "source:N",
-            title="Published",
-            scale=alt.Scale(domain=["paper"], range=["diamond"]),
-            legend=alt.Legend(symbolStrokeColor=_PUBLISHED_COLOUR, symbolFillColor="transparent", symbolSize=130),
-        ),
+        shape=shape if labels else alt.Undefined,
         tooltip=[
-            alt.Tooltip("model:N", title="Model (paper)"),
-            alt.Tooltip("domain:N", title="Tested on"),
+            alt.Tooltip("published:N", title="Paper"),
             alt.Tooltip("ratio:N", title="Mixture"),
             alt.Tooltip("em:Q", title="EM (%)"),
             alt.Tooltip("section:N", title="Source"),
@@ -211,16 +227,15 @@ def _title(text: str, grid: Grid, rows: list[_Row]) -> alt.TitleParams:
     return alt.TitleParams(text, subtitle=" · ".join(parts) or " ", anchor="start", fontSize=15, subtitleFontSize=12)
 
 
-def _empty(title: alt.TitleParams) -> alt.Chart:
+def _empty(title: alt.TitleParams) -> Chart:
     """A chart that says that there is nothing to show."""
-    words = alt.Chart(alt.Data(values=[{"text": "no completed trials to draw"}]))
+    words = alt.Chart(_inline([{"text": "no completed trials to draw"}]))
     return words.mark_text(fontSize=14, color="#777777").encode(text="text:N").properties(title=title, width=520, height=160)
 
 
-def _styled(chart: alt.TopLevelMixin) -> Any:
-    styled: Any = chart
+def _styled(chart: Chart) -> Chart:
     return (
-        styled.configure(font="Helvetica, Arial, sans-serif", background="white", padding=12)
+        chart.configure(font="Helvetica, Arial, sans-serif", background="white", padding=12)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor="#e6e6e6", domainColor="#999")
         .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")

@@ -41,9 +41,9 @@ def plain_rows(table: pa.Table) -> list[list[Any]]:
 
 def to_rich_text(table: pa.Table, *, width: int) -> str:
     """The table drawn with rich for a terminal of `width` characters."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(header_style="bold", box=None, pad_edge=False, row_styles=["", "dim"] if table.num_rows > 5 else [""])
     for field in table.schema:
@@ -61,9 +61,7 @@ def _aligned(table: pa.Table) -> str:
     lines = [table.column_names, *([_one_line(_cell(value)) for value in row] for row in plain_rows(table))]
     widths = [max(len(line[i]) for line in lines) for i in range(table.num_columns)]
     right = [_is_number(field.type) for field in table.schema]
-    padded = (
-        "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, widths, right, strict=True)) for line in lines
-    )
+    padded = ("  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, widths, right, strict=True)) for line in lines)
     return "".join(f"{line.rstrip()}\n" for line in padded)
 
 

@@ -72,9 +72,15 @@ class Ledger:
             return self._answer(query, parameters, tables)
         except duckdb.Error as error:
             # Footers are checked before a query, pages only while it runs: find the bad part, then answer without it.
-            if _STREAM_FAILED in str(error) and any([self._parts.skip_corrupt(table) for table in tables]):
+            if _STREAM_FAILED in str(error) and any(self._parts.skip_corrupt(table) for table in tables):
                 return self.sql(query, parameters)
             raise QueryError(_explain(error, query)) from error
+
+    def verify(self) -> tuple[Mapping[str, str], int]:
+        """Read every page of every part: the unreadable ones with the reason, and how many parts there are."""
+        for table in TABLES:
+            self._parts.skip_corrupt(table)
+        return self.skipped, sum(len(self.storage.parts(table)) for table in TABLES)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """A locked DuckDB connection over the whole ledger as it is now; the caller closes it."""
@@ -133,6 +139,4 @@ def _explain(error: duckdb.Error, query: str) -> str:
 def _unknown_name(name: str, kind: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     nearest = f", the nearest is {close[0]!r}" if close else ""
-    return (
-        f"no {kind} {name!r}{nearest}; the tables are {', '.join(COLUMNS)} (`python -m results columns TABLE` lists columns)"
-    )
+    return f"no {kind} {name!r}{nearest}; the tables are {', '.join(COLUMNS)} (`python -m results columns TABLE` lists columns)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -91,7 +92,7 @@ _AGREEMENT = f"""
 def _choose(grid: Grid, share: int) -> list[GridTrial]:
     """The baseline's trial and the contender's that differ in nothing else; one trial where there is no such pair."""
     done = [trial for trial in grid.trials if trial.em]
-    names = [name for name in (grid.trainables[:1] + (grid.contender,) if grid.trainables else ()) if name]
+    names = [name for name in ((*grid.trainables[:1], grid.contender) if grid.trainables else ()) if name]
     settings = [{(t.order, t.share, t.seed) for t in done if t.trainable == name} for name in names]
     common = set.intersection(*settings) if settings else set()
     if not common:
@@ -109,7 +110,7 @@ def _origin(chosen: list[GridTrial]) -> str:
     return f"trained on {ratio(trial.share)}, {trial.order}, seed {trial.seed}: {keys}"
 
 
-def _agreement(ledger: Ledger, parameters: dict[str, object], titles: list[str]) -> list[str]:
+def _agreement(ledger: Ledger, parameters: Mapping[str, object], titles: list[str]) -> list[str]:
     return [
         f"{paper.domain_title(row['domain'])}: of {row['examples']} examples both are right on {row['both']}, "
         f"only {titles[0]} on {row['only_first']}, only {titles[1]} on {row['only_second']}"

@@ -60,7 +60,7 @@ class PartReader:
         if not parts:
             return schema.empty_table()
         # Importing it costs a quarter of a second, which a query over no rows need not pay.
-        import pyarrow.dataset as ds  # noqa: PLC0415
+        import pyarrow.dataset as ds
 
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)

@@ -222,7 +222,7 @@ def _noise_rows(grid: Grid, floor: comparisons.NoiseFloor) -> list[GridRow]:
 def _cell_text(cell: Cell | None, section: str) -> str:
     if cell is None:
         return ""
-    sign = "+" if section.startswith("difference") else ""
+    sign = "+z" if section.startswith("difference") else ""
     return f"{cell.mean:{sign}.1f}" + (f" ± {cell.sd:.1f}" if cell.sd is not None else "")
 
 
@@ -236,8 +236,8 @@ def _range(values: tuple[float, ...]) -> str:
     if not values:
         return "not run"
     if len(values) == 1:
-        return f"{values[0]:+.1f}"
-    return f"{min(values):+.1f} … {max(values):+.1f}, mean {sum(values) / len(values):+.1f}"
+        return f"{values[0]:+z.1f}"
+    return f"{min(values):+z.1f} … {max(values):+z.1f}, mean {sum(values) / len(values):+z.1f}"
 
 
 def _holds(count: int, total: int) -> str:

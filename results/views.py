@@ -21,9 +21,7 @@ SUPERSEDED: dict[str, tuple[str, ...]] = {
 
 _FROM_LATEST_PLAN = ("sweep_id", "sweep_kind", "preset")
 _FROM_FIRST_PLAN = tuple(
-    column.name
-    for column in TABLES["plans"]
-    if column.name not in (*_FROM_LATEST_PLAN, "trial_key", "planned_at")
+    column.name for column in TABLES["plans"] if column.name not in (*_FROM_LATEST_PLAN, "trial_key", "planned_at")
 )
 
 _TRIALS_EXTRA = (

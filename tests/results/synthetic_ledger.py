@@ -1,6 +1,6 @@
 """A ledger with plausible numbers, written through `write_part`: the grid's 24 trials, or a damaged subset of them.
 
-    python tests/results/synthetic_ledger.py /tmp/storage        # to look at figures and the report
+python tests/results/synthetic_ledger.py /tmp/storage        # to look at figures and the report
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def exact_match(trainable: str, share: int, order: str, seed: int, domain: str) 
     own = share if domain == "squad" else 100 - share
     top, floor = (52.0, 5.0) if domain == "squad" else (68.0, 38.0)
     gain = {"distilbert": 0.0, "exbert": 1.0, "exbert:tuned": 9.0}[trainable]
-    noise = random.Random(f"{trainable}/{share}/{order}/{seed}/{domain}").uniform(-0.6, 0.6)  # noqa: S311
+    noise = random.Random(f"{trainable}/{share}/{order}/{seed}/{domain}").uniform(-0.6, 0.6)
     return round(floor + (top - floor) * (own / 100) ** 0.4 + gain + noise, 3)
 
 

@@ -6,39 +6,16 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import datasets
 
-from trainables.data.errors import DataError
+from trainables.data.counts import RowCounts
 from trainables.data.rows import FEATURES, UNKNOWN_START, quiet_progress
 
-__all__ = ["RowCounts", "align", "check_dropped", "find_span"]
+__all__ = ["align", "find_span"]
 
 _STATUS = "status"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowCounts:
-    """What became of a source's rows; read = kept + empty + no_span, and repaired and respelled are among the kept."""
-
-    read: int
-    kept: int
-    empty: int  # question or context without a visible character
-    no_span: int  # no answer stands in the context
-    repaired: int  # a stated offset was wrong; the nearest occurrence was taken
-    respelled: int  # found only in another upper or lower case; the context's spelling was taken
-    dropped_example: str = ""  # one row that was dropped, in words
-
-    @property
-    def dropped(self) -> int:
-        """Rows that were read and not kept."""
-        return self.empty + self.no_span
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return asdict(self)
 
 
 def align(raw: datasets.Dataset) -> tuple[datasets.Dataset, RowCounts]:
@@ -53,17 +30,6 @@ def align(raw: datasets.Dataset) -> tuple[datasets.Dataset, RowCounts]:
         kept = [i for i, status in enumerate(statuses) if not status & {"empty", "no_span"}]
         rows = checked.remove_columns(_STATUS).select(kept, keep_in_memory=True).cast(FEATURES, keep_in_memory=True)
     return _with_unique_ids(rows), _count(raw, statuses, kept)
-
-
-def check_dropped(counts: RowCounts, max_dropped_share: float, where: str) -> None:
-    """Raises: DataError when more than `max_dropped_share` of the rows were dropped, or all of them."""
-    share = counts.dropped / counts.read if counts.read else 1.0
-    if share > max_dropped_share or counts.kept == 0:
-        raise DataError(
-            f"{counts.dropped} of {counts.read} rows of {where} are dropped ({counts.no_span} whose answer is not in the "
-            f"context, {counts.empty} with an empty question or context), allowed is max_dropped_share={max_dropped_share:g}; "
-            f"for example {counts.dropped_example or 'none'}; repair the rows, check `format`, or raise max_dropped_share"
-        )
 
 
 def find_span(context: str, text: str, start: int = UNKNOWN_START) -> tuple[int, str, bool] | None:
@@ -113,7 +79,7 @@ def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
     golds = [*texts, *row["gold"]]
     if not _is_visible(question) or not _is_visible(context):
         return {**row, "question": question, _STATUS: "empty"}
-    status = set()
+    status: set[str] = set()
     spans = []
     for text, start in zip(texts, starts, strict=True):
         found = find_span(context, text, start)
@@ -121,10 +87,12 @@ def _aligned_row(row: Mapping[str, Any]) -> dict[str, Any]:
             continue
         at, spelling, as_stated = found
         spans.append((at, spelling))
-        status |= {"repaired"} if start >= 0 and not as_stated else set()
-        status |= {"respelled"} if spelling != text.strip() else set()
+        if start >= 0 and not as_stated:
+            status.add("repaired")
+        if spelling != text.strip():
+            status.add("respelled")
     answers = {"text": [text for _, text in spans], "answer_start": [at for at, _ in spans]}
-    gold = _distinct([*answers["text"], *(text.strip() for text in golds)])
+    gold = _distinct([text for _, text in spans] + [text.strip() for text in golds])
     return {**row, "question": question, "answers": answers, "gold": gold, _STATUS: " ".join(status) if spans else "no_span"}
 
 

@@ -67,9 +67,7 @@ def _squad_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 def _squad_row(qa: Any, context: str, title: str, where: str) -> dict[str, Any]:
     answers = [(field(one, "text", where), one.get("answer_start", UNKNOWN_START)) for one in field(qa, "answers", where)]
     question = field(qa, "question", where)
-    return raw_row(
-        row_id=qa.get("id"), title=title, question=question, context=context, answers=answers, group=qa.get("group")
-    )
+    return raw_row(row_id=qa.get("id"), title=title, question=question, context=context, answers=answers, group=qa.get("group"))
 
 
 def read_mrqa(path: Path) -> datasets.Dataset:
@@ -163,7 +161,7 @@ FORMATS: dict[str, Callable[[Path], datasets.Dataset]] = {
 
 def detect_format(path: Path) -> str:
     """The format that the file's first megabyte shows; names do not matter. Raises: DataError when it shows none."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         if file.read(4) == _PARQUET:
             return "parquet"
     head = _read_text(path, _HEAD_BYTES).lstrip()
@@ -198,9 +196,9 @@ def _detect_csv(header: str) -> str | None:
 
 def _read_text(path: Path, num_bytes: int = -1) -> str:
     """The file as text: gunzipped if need be, without a byte order mark, line ends as they are."""
-    with open(path, "rb") as raw:
+    with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
-    with gzip.open(path, "rb") if packed else open(path, "rb") as file:
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
         content = file.read(num_bytes)
     # A cut head may end inside a character; a whole file must not.
     return content.decode("utf-8-sig", "strict" if num_bytes < 0 else "ignore")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import datasets
 
-from trainables.data.align import RowCounts, align
+from trainables.data.align import align
 from trainables.data.columns import rows_from_columns
+from trainables.data.counts import RowCounts
 from trainables.data.errors import DataError
 from trainables.data.formats import detect_format, read_file
 from trainables.data.revisions import resolve_revision

@@ -65,6 +65,6 @@ def _unknown(repo_id: str, revision: str | None, kind: str, error: Exception) ->
 def _unreachable(repo_id: str, kind: str, error: Exception) -> str:
     return (
         f"cannot reach the Hugging Face hub for {kind} {repo_id!r} ({type(error).__name__}: {error}), it is not in the local "
-        f"hub cache, and no local file or folder has that name; name local files, pin a cached commit ({repo_id}@<40 hex digits>), "
-        "or use --preset embedded"
+        "hub cache, and no local file or folder has that name; "
+        f"name local files, pin a cached commit ({repo_id}@<40 hex digits>), or use --preset embedded"
     )

@@ -233,11 +233,11 @@ def _named_digests(folder: Path, files: Iterable[Path]) -> list[tuple[str, str]]
 
 def _file_digest(path: Path) -> str:
     status = path.stat()
-    return _content_digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+    return _content_digest(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _content_digest(path: str, size: int, mtime_ns: int) -> str:
+def _content_digest(path: Path, size: int, mtime_ns: int) -> str:
     # Size and time are in the key alone: a file that changed is hashed again.
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,8 @@ class DomainSpec(Settings):
     test: str | None = Field(None, description="null: a share of the training groups is held out")
     format: Format = "auto"
     group_by: Literal["auto", "group", "question", "context"] = Field(
-        "auto", description="rows that share it stay in one split; auto: the rows' own `group`, else the coarser of the two others"
+        "auto",
+        description="rows that share it stay in one split; auto: the rows' own `group`, else the coarser of the two others",
     )
     overlap: Literal["refuse", "drop"] = Field(
         "refuse", description="training rows whose group is in the test rows: refuse the data, or drop those training rows"

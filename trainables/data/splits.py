@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -84,8 +84,8 @@ def resolve_group_by(group_by: str, train: RowKeys, test: RowKeys | None, where:
         raise DataError(
             f"group_by=group needs a group in every row, {missing} rows of {where} have none; take group_by=question or context"
         )
-    if group_by == "question" or group_by == "context" or group_by == "group":
-        return group_by
+    if group_by != "auto":
+        return cast(GroupBy, group_by)
     if not missing:
         return "group"
     return "question" if len(set(train.question)) < len(set(train.context)) else "context"

@@ -69,8 +69,8 @@ def make_windows(
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        parts += _windows_of(encoded, answer_chars, begin)
-    return _flat(parts)
+        parts.append(_flat(_windows_of(encoded, answer_chars, begin)))
+    return _joined(parts)
 
 
 def check_questions(tokenizer: PreTrainedTokenizerFast, questions: Sequence[str], *, max_length: int, stride: int) -> None:
@@ -165,3 +165,10 @@ def _flat(windows: list[_Window]) -> WindowArrays:
         context_end=np.array([window.context[1] for window in windows], dtype=np.int32),
         example_index=np.array([window.example for window in windows], dtype=np.int32),
     )
+
+
+def _joined(parts: list[WindowArrays]) -> WindowArrays:
+    arrays = {item.name: [getattr(part, item.name) for part in parts] for item in fields(WindowArrays)}
+    lengths = [np.diff(bounds) for bounds in arrays.pop("bounds")]
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return WindowArrays(bounds=bounds, **{name: np.concatenate(pieces) for name, pieces in arrays.items()})

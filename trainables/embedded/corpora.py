@@ -148,7 +148,9 @@ def generate(domain: str, split: str, *, num_rows: int, seed: int = 0) -> list[R
     group = 0
     while len(rows) < num_rows:
         rng = text_rng("corpus", seed, domain, split, group)
-        rows.extend(_GROUP_MAKERS[domain](rng, split, group, numbered_name(2 * group + SPLITS.index(split))))
+        # The parts of the number keep the names of all four files, and of nearby seeds, apart.
+        name = numbered_name(4 * group + 2 * DOMAINS.index(domain) + SPLITS.index(split) + 40_000 * seed)
+        rows.extend(_GROUP_MAKERS[domain](rng, split, group, name))
         group += 1
     return rows[:num_rows]
 

@@ -48,7 +48,7 @@ class ExpertTally:
         """Counts the tokens of `mask_BT`."""
         probability = torch.where(mask_BT[..., None], probability_BTE, 0.0)
         for total, part in ((self.wanted, wanted_BTE), (self.kept, kept_BTE), (self.probability, probability)):
-            total += part.sum(dim=(0, 1)).double().cpu()
+            total += part.detach().sum(dim=(0, 1)).double().cpu()
         self.tokens += int(mask_BT.sum())
 
 

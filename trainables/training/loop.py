@@ -11,8 +11,9 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import nn
 from trainables.config import QAConfig, TrainingConfig
 from trainables.contract import Report, TrialContext
 from trainables.training import checkpoints
-from trainables.training.evaluation import Evaluator
+from trainables.training.evaluation import Measured, evaluate, mixture_loss
 from trainables.training.task import Task, open_task
 
 __all__ = ["FineTuning", "autocast", "fine_tune", "make_optimizer", "make_schedule", "seed_everything"]
@@ -84,7 +85,6 @@ class FineTuning:
         self.metrics = metrics
         self.model = model
         self.task: Task = open_task(config, context.data, context.prepared_dir)
-        self.evaluator = Evaluator(self.task, config, context.device)
         self.steps_per_epoch = len(self.task.batches(epoch=0, seed=context.seed))
         self.optimizer = make_optimizer(model, config.training)
         self.schedule = make_schedule(self.optimizer, self.steps_per_epoch * config.training.epochs)
@@ -120,7 +120,7 @@ class FineTuning:
 
     def _train_step(self, windows: np.ndarray) -> None:
         self.model.train()
-        batch = self.task.training_batch(windows, self.context.device)
+        batch = self.task.tensors(windows, self.context.device)
         with autocast(self.config.training, self.context.device):
             output = self.model(**batch)
         output.loss.backward()
@@ -140,25 +140,33 @@ class FineTuning:
         self.sums.clear()
         epoch_ended = self.step % self.steps_per_epoch == 0
         finished = self.step == self.total_steps
-        # Evaluation must not move the generators: a resumed trial evaluates at the same places, but a changed evaluation
-        # would otherwise change the training.
-        generators = checkpoints.state_of_generators()
-        measured = self.evaluator.validate(self.model) if epoch_ended else self.evaluator.nothing()
-        tested = self.evaluator.test(self.model) if finished else self.evaluator.nothing()
-        checkpoints.restore_generators(generators)
-        values = {**means, "val_qa_loss": measured.qa_loss, "learning_rate": self.last_rate}
+        validated = self._evaluate("val") if epoch_ended else []
+        tested = self._evaluate("test") if finished else []
+        val_qa_loss = mixture_loss([part.evaluation for part in validated], self.config.mixture.share) if validated else None
+        values = {**means, "val_qa_loss": val_qa_loss, "learning_rate": self.last_rate}
+        measured = validated + tested
         return Report(
             step=self.step,
             epoch=self.step / self.steps_per_epoch,
             samples_seen=self.samples_seen,
             metrics={name: values[name] for name in self.metrics},
-            evaluations=measured.evaluations + tested.evaluations,
-            expert_loads=measured.expert_loads + tested.expert_loads,
-            predictions=tested.predictions,
+            evaluations=tuple(part.evaluation for part in measured),
+            expert_loads=tuple(load for part in measured for load in part.expert_loads),
+            predictions=tuple(prediction for part in tested for prediction in part.predictions),
             checkpoint=self._checkpoint(finished),
             params_total=sum(p.numel() for p in self.model.parameters()),
             params_trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         )
+
+    def _evaluate(self, split: Literal["val", "test"]) -> list[Measured]:
+        """Scores every domain's split, without moving the generators: training is the same whatever is evaluated."""
+        generators = checkpoints.state_of_generators()
+        precision = partial(autocast, self.config.training, self.context.device)
+        measured = [
+            evaluate(self.model, self.task, held_out, self.context.device, precision) for held_out in self.task.of_split(split)
+        ]
+        checkpoints.restore_generators(generators)
+        return measured
 
     def _checkpoint(self, finished: bool) -> Path | None:
         now = time.monotonic()

@@ -1,0 +1,278 @@
+"""Ask the ledger: `python -m results sql | columns | table | figure | report | verify`.
+
+Data goes to stdout, talk to stderr. Exit 0: answered; 2: the question or the storage is at fault (one line says how).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from results.errors import LedgerError, LedgerWarning
+from results.formats import FORMATS, encode, to_rich_text
+from results.ledger import Ledger
+from results.parts import open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from results.grid import Grid
+
+__all__ = ["app", "main"]
+
+DEFAULT_STORAGE = "./sweeps-data"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=(__doc__ or "").split("\n")[0])
+tables = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, trials.")
+app.add_typer(tables, name="table")
+
+StorageOption = Annotated[
+    str, typer.Option(envvar="SWEEPS_STORAGE", help="Local path or URI that holds the ledger.", show_default=True)
+]
+FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
+SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One reading statement; `columns` lists what it can use.")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Answer one SQL query over the ledger.
+
+    Example: python -m results sql "SELECT status, count(*) AS trials FROM trials GROUP BY ALL" --format csv
+    """
+    with _one_line_errors():
+        ledger = Ledger(storage)
+        if ledger.tables_read(query):
+            ledger.require()
+        _emit(ledger.sql(query), format_name, output)
+
+
+@app.command()
+def columns(
+    table: Annotated[str | None, typer.Argument(help="A table; without one, all.")] = None,
+    format_name: FormatOption = "table",
+) -> None:
+    """List the tables' columns with type, meaning and unit.
+
+    Example: python -m results columns trials
+    """
+    import pyarrow as pa
+
+    from results.views import COLUMNS
+
+    with _one_line_errors():
+        if table is not None and table not in COLUMNS:
+            raise ValueError(f"table must be one of {', '.join(COLUMNS)}, got {table!r}")
+        chosen = [table] if table else list(COLUMNS)
+        rows = [(name, c.name, str(c.type), c.about) for name in chosen for c in COLUMNS[name]]
+        names = ("table", "column", "type", "meaning")
+        _emit(pa.table([list(values) for values in zip(*rows, strict=True)], names=names), format_name, None)
+
+
+@tables.command()
+def grid(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    metric: Annotated[str, typer.Option(help="em | f1, in percent.")] = "em",
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Scores by share of the mixture, differences, noise floor, and the paper's values.
+
+    Example: python -m results table grid --format markdown
+    """
+    from results.tables import grid_table
+
+    with _one_line_errors():
+        table = grid_table(_load_grid(_existing(storage), sweep), metric=metric)
+        _emit(table.to_arrow() if format_name in ("csv", "json", "parquet") else table.to_text(), format_name, output)
+        _say(table.notes)
+
+
+@tables.command()
+def predictions(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows, evenly over the domains.")] = 8,
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    share: Annotated[int, typer.Option(min=0, max=100, help="Percent of the first domain; the nearest is taken.")] = 80,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Questions, true answers and what two models answered (the paper's Table 1).
+
+    Example: python -m results table predictions --limit 20 --domain bioasq
+    """
+    from results.predictions import predictions_table
+
+    with _one_line_errors():
+        ledger = _existing(storage)
+        found = predictions_table(ledger, _load_grid(ledger, sweep), limit=limit, domain=domain, share=share)
+        _emit(found.rows, format_name, output)
+        _say(found.notes)
+
+
+@tables.command()
+def trials(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all trials.")] = None,
+    output: OutputOption = None,
+) -> None:
+    """One row per trial: what it is, how it stands, test EM per domain, seconds.
+
+    Example: python -m results table trials --format csv
+    """
+    from results.tables import trials_table
+
+    with _one_line_errors():
+        _emit(trials_table(_existing(storage), sweep), format_name, output)
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="fig3 | fig6")],
+    storage: StorageOption = DEFAULT_STORAGE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE.html, .png, .svg or .pdf.")] = None,
+    sweep: SweepOption = None,
+) -> None:
+    """Draw a figure of the paper from the ledger; prints the files written.
+
+    Without --output: STORAGE/report/NAME.html and .png. Example: python -m results figure fig6 --output fig6.pdf
+    """
+    with _one_line_errors():
+        ledger = _existing(storage)
+        from results.figures import FIGURES, encode_chart
+
+        if name not in FIGURES:
+            raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {name!r}")
+        shown = _load_grid(ledger, sweep)
+        chart = FIGURES[name](shown)
+        if output is not None:
+            _write_file(output, encode_chart(chart, output.suffix.removeprefix(".").lower()))
+        else:
+            for suffix in ("html", "png"):
+                _store(ledger, f"report/{name}.{suffix}", encode_chart(chart, suffix))
+        _say(shown.missing())
+
+
+@app.command()
+def report(
+    storage: StorageOption = DEFAULT_STORAGE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; without one, STORAGE/report.")] = None,
+    sweep: SweepOption = None,
+) -> None:
+    """Write index.html (self-contained), fig3.png and fig6.png; prints the page's path.
+
+    Example: python -m results report --output ./report
+    """
+    with _one_line_errors():
+        ledger = _existing(storage)
+        from results.figures import FIGURES, encode_chart
+        from results.report import render_report
+
+        page = render_report(ledger, generated_at=datetime.now(UTC), sweep_id=sweep)
+        shown = _load_grid(ledger, sweep)
+        place = ledger.storage if output is None else open_storage(output)
+        folder = "report/" if output is None else ""
+        for name, draw in FIGURES.items():
+            place.write(place.path(f"{folder}{name}.png"), encode_chart(draw(shown), "png"))
+        place.write(place.path(f"{folder}index.html"), page.encode())
+        typer.echo(place.path(f"{folder}index.html"))
+        _say(shown.missing())
+
+
+@app.command()
+def verify(storage: StorageOption = DEFAULT_STORAGE, format_name: FormatOption = "table") -> None:
+    """Read every page of every part; lists the parts that cannot be read. Exit 1 when there are any.
+
+    Example: python -m results verify --storage ./sweeps-data
+    """
+    import pyarrow as pa
+
+    with _one_line_errors():
+        bad, checked = _existing(storage).verify()
+        _emit(pa.table({"part": list(bad), "reason": list(bad.values())}), format_name, None)
+        _say([f"{checked} parts read, {len(bad)} unreadable"])
+    if bad:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a user can act on becomes one line on stderr and exit 2; skipped parts become warning lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LedgerWarning)
+        warnings.showwarning = lambda message, *_args, **_rest: typer.echo(f"warning: {message}", err=True)
+        try:
+            yield
+        except (LedgerError, ValueError, OSError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+
+def _existing(storage: str) -> Ledger:
+    ledger = Ledger(storage)
+    ledger.require()
+    return ledger
+
+
+def _load_grid(ledger: Ledger, sweep: str | None) -> Grid:
+    from results.grid import load_grid
+
+    return load_grid(ledger, sweep)
+
+
+def _emit(table: pa.Table, format_name: str, output: Path | None) -> None:
+    if output is not None:
+        _write_file(output, encode(table, format_name))
+    elif format_name == "table" and sys.stdout.isatty():
+        import shutil
+
+        typer.echo(to_rich_text(table, width=shutil.get_terminal_size().columns), nl=False)
+    elif format_name == "parquet" and sys.stdout.isatty():
+        raise ValueError("parquet is binary and stdout is a terminal; add --output FILE or redirect")
+    else:
+        sys.stdout.buffer.write(encode(table, format_name))
+        sys.stdout.buffer.flush()
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    place = open_storage(path)
+    place.write(place.root, content)
+    typer.echo(str(path), err=True)
+
+
+def _store(ledger: Ledger, relative: str, content: bytes) -> None:
+    path = ledger.storage.path(relative)
+    ledger.storage.write(path, content)
+    typer.echo(path)
+
+
+def _say(notes: list[str] | tuple[str, ...]) -> None:
+    for note in notes:
+        typer.echo(note, err=True)
+
+
+def main() -> None:
+    """Run the command line; a reader that closes the pipe early (`| head`) ends it quietly."""
+    try:
+        app(prog_name="python -m results")
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+if __name__ == "__main__":
+    main()

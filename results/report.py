@@ -1,0 +1,171 @@
+"""One self-contained HTML page: what was run and spent, the grid, the noise floor, the figures, the paper beside ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import altair as alt
+import jinja2
+import pyarrow as pa
+import vl_convert
+
+from results import comparisons
+from results.figures import FIGURES
+from results.formats import plain_rows
+from results.grid import Grid, load_grid
+from results.ledger import Ledger
+from results.predictions import predictions_table
+from results.tables import GridRow, gains_table, grid_table, levels_table
+
+__all__ = ["Provenance", "Summary", "render_report", "summarise_ledger"]
+
+_MOST_MISSING = 12
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the newest attempts ran on."""
+
+    commits: tuple[str, ...]
+    devices: tuple[str, ...]
+    versions: dict[str, tuple[str, ...]]
+    """Package to the versions that were in use."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many trials stand how, and what they cost."""
+
+    status_counts: dict[str, int]
+    gpu_hours: float
+    cpu_hours: float
+    train_hours: float
+    attempts: int
+    failures: tuple[tuple[str, str, str, str], ...]
+    """(trial_key, trainable, status, why) of trials that failed or were lost."""
+    provenance: Provenance
+
+
+def summarise_ledger(ledger: Ledger) -> Summary:
+    """Counts, hours and provenance over every trial of the ledger."""
+    rows = ledger.sql("""
+        SELECT trial_key, trainable, status, coalesce(error_type, stop_reason, '') AS why, attempts,
+               coalesce(gpu_seconds, 0) AS gpu, coalesce(cpu_seconds, 0) AS cpu, coalesce(train_seconds, 0) AS train,
+               git_commit, device, versions
+        FROM trials ORDER BY trial_key
+    """).to_pylist()
+    statuses = [row["status"] for row in rows]
+    return Summary(
+        status_counts={status: statuses.count(status) for status in sorted(set(statuses))},
+        gpu_hours=sum(row["gpu"] for row in rows) / 3600,
+        cpu_hours=sum(row["cpu"] for row in rows) / 3600,
+        train_hours=sum(row["train"] for row in rows) / 3600,
+        attempts=sum(row["attempts"] for row in rows),
+        failures=tuple(
+            (row["trial_key"], row["trainable"] or "?", row["status"], row["why"])
+            for row in rows
+            if row["status"] in ("failed", "lost")
+        ),
+        provenance=_provenance(rows),
+    )
+
+
+def render_report(ledger: Ledger, *, generated_at: datetime, sweep_id: str | None = None) -> str:
+    """The page as HTML; it loads nothing from the network. `sweep_id` chooses the grid as in `load_grid`."""
+    grid = load_grid(ledger, sweep_id)
+    predictions = predictions_table(ledger, grid)
+    missing = grid.missing()
+    return _template().render(
+        storage=ledger.storage.shown,
+        generated_at=generated_at.strftime("%Y-%m-%d %H:%M %Z"),
+        grid=grid,
+        summary=summarise_ledger(ledger),
+        sections=_grid_sections(grid),
+        noise=comparisons.noise_floor(grid).describe(),
+        levels=_html_table(levels_table(grid)),
+        gains=_html_table(gains_table(grid)),
+        predictions=_html_table(predictions.rows),
+        prediction_notes=predictions.notes,
+        missing=missing[:_MOST_MISSING],
+        num_more_missing=max(0, len(missing) - _MOST_MISSING),
+        skipped=dict(ledger.skipped),
+        charts={name: _script_json(draw(grid).to_dict()) for name, draw in FIGURES.items()},
+        vega_bundle=vl_convert.javascript_bundle("", "_".join(alt.SCHEMA_VERSION.split(".")[:2])),
+    )
+
+
+def _template() -> jinja2.Template:
+    source = resources.files("results").joinpath("templates/report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)
+
+
+def _script_json(spec: dict[str, Any]) -> str:
+    # A text from the ledger must not be able to end the script element that holds it.
+    return json.dumps(spec).replace("<", "\\u003c")
+
+
+def _html_table(table: pa.Table) -> dict[str, Any]:
+    """Header, rows of text, and which columns are numbers."""
+    rows = [[_text(value) for value in row] for row in plain_rows(table)]
+    return {"header": table.column_names, "rows": rows, "numeric": [pa.types.is_primitive(f.type) for f in table.schema]}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+_SECTION_TITLES = {
+    "scores": "Exact match, percent",
+    "published": "Published",
+    "difference (points)": "Differences, EM points",
+    "difference (%)": "Differences, relative percent",
+    "noise floor": "Noise floor, EM points",
+}
+
+
+def _grid_sections(grid: Grid) -> list[dict[str, Any]]:
+    """The grid table's rows by section; a difference no larger than the noise floor is marked."""
+    table = grid_table(grid)
+    floor = comparisons.noise_floor(grid).max or 0.0
+    sections = []
+    for section, title in _SECTION_TITLES.items():
+        rows = [_grid_cells(row, table.shares, floor) for row in table.rows if row.section == section]
+        if rows:
+            sections.append({"title": title, "rows": rows})
+    return sections
+
+
+def _grid_cells(row: GridRow, shares: tuple[int, ...], floor: float) -> dict[str, Any]:
+    is_difference = row.section.startswith("difference")
+    sign = "+z" if is_difference else ""
+    cells = []
+    for share in shares:
+        cell = row.cells.get(share)
+        is_noise = cell is not None and row.section == "difference (points)" and abs(cell.mean) <= floor
+        cells.append(
+            {
+                "text": f"{cell.mean:{sign}.1f}" if cell else "",
+                "sd": f"± {cell.sd:.1f}" if cell and cell.sd is not None else "",
+                "is_noise": is_noise,
+            }
+        )
+    return {"labels": (row.trainable, row.order, row.domain), "cells": cells}
+
+
+def _provenance(rows: list[dict[str, Any]]) -> Provenance:
+    versions: dict[str, set[str]] = {}
+    for row in rows:
+        for package, version in json.loads(row["versions"] or "{}").items():
+            versions.setdefault(package, set()).add(str(version))
+    return Provenance(
+        commits=tuple(sorted({row["git_commit"] for row in rows if row["git_commit"]})),
+        devices=tuple(sorted({row["device"] for row in rows if row["device"]})),
+        versions={package: tuple(sorted(found)) for package, found in sorted(versions.items())},
+    )
