@@ -22,6 +22,7 @@ import psutil
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: KeyboardInterrupt
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they go to the ledger, and to the user in our words
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # explicit, or a local start writes a token that changes later clusters
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -106,10 +107,12 @@ def _key_of(trial: Any) -> str:
 
 
 def _error_of(trial: Any) -> tuple[str, str]:
-    """The exception's class, as it was raised in the worker where it was, and its traceback."""
-    error = trial.get_pickled_error()
-    cause = getattr(error, "cause", None) or error
-    return type(cause).__name__, str(error)
+    """The exception's class and text. Read where the driver wrote it: the copy that Tune's accessors read comes later."""
+    try:
+        error = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # an exception that cannot be unpickled here still has its text
+        return "TrialError", Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown error"
+    return type(getattr(error, "cause", None) or error).__name__, str(error)
 
 
 class RayBackend:
@@ -155,10 +158,12 @@ class RayBackend:
                 name=settings.sweep_id,
                 storage_path=str(scratch),
                 failure_config=tune.FailureConfig(max_failures=max_retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainables write their own
                 callbacks=[_Relay(listener)],
                 verbose=0,
             ),
         )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
             ended = tuner.fit()
         finally:

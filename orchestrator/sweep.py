@@ -38,7 +38,8 @@ class Outcome:
 class Recorder:
     """Writes what a backend tells as events, and passes it on to whoever shows progress."""
 
-    def __init__(self, events: EventLog, attempts: Counter[str], outcome: Outcome, watcher: Listener) -> None:
+    def __init__(self, storage: Path, events: EventLog, attempts: Counter[str], outcome: Outcome, watcher: Listener) -> None:
+        self._storage = storage
         self._events = events
         self._attempts = attempts
         self._outcome = outcome
@@ -53,7 +54,7 @@ class Recorder:
         self._watcher.reported(trial_key, shown)
 
     def retrying(self, trial_key: str, error_type: str, error: str) -> None:
-        lost = "Actor" in error_type  # the worker went away: ActorDiedError, ActorUnavailableError
+        error_type, error, lost = self._cause(trial_key, error_type, error)
         self._add(trial_key, "lost" if lost else "failed", reason="retrying", error_type=error_type, error=error)
         self._watcher.retrying(trial_key, error_type, error)
 
@@ -63,9 +64,18 @@ class Recorder:
         self._watcher.completed(trial_key)
 
     def failed(self, trial_key: str, error_type: str, error: str) -> None:
+        error_type, error, lost = self._cause(trial_key, error_type, error)
         self._outcome.failed[trial_key] = error
-        self._add(trial_key, "failed", error_type=error_type, error=error)
+        self._add(trial_key, "lost" if lost else "failed", error_type=error_type, error=error)
         self._watcher.failed(trial_key, error_type, error)
+
+    def _cause(self, trial_key: str, error_type: str, error: str) -> tuple[str, str, bool]:
+        """The error as the worker recorded it; else as the backend tells it, and then the worker was lost."""
+        newest = "SELECT status, error_type, error FROM attempts WHERE trial_key = $key ORDER BY attempt DESC LIMIT 1"
+        rows = Ledger(self._storage).sql(newest, {"key": trial_key}).to_pylist()
+        if rows and rows[0]["status"] == "failed":
+            return rows[0]["error_type"], rows[0]["error"], False
+        return error_type, error, True
 
     def _add(self, trial_key: str, status: str, **details: str | None) -> None:
         self._events.add(trial_key, status, attempt=self._attempts[trial_key], **details)
@@ -106,7 +116,7 @@ def run_sweep(
                 gpus=gpus,
                 checkpoint_seconds=plan.preset.recovery.checkpoint_seconds,
             )
-            recorder = Recorder(events, attempts, outcome, watcher)
+            recorder = Recorder(storage, events, attempts, outcome, watcher)
             backend.run(todo, settings, recorder, max_retries=plan.preset.recovery.max_retries)
         return outcome
 

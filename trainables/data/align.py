@@ -26,7 +26,7 @@ def align(raw: datasets.Dataset) -> tuple[datasets.Dataset, RowCounts]:
     """
     with quiet_progress():
         checked = raw.map(_aligned_row, features=_with_status(), keep_in_memory=True)
-        statuses = [set(status.split()) for status in checked[_STATUS]]
+        statuses = [set(status.split()) for status in checked[_STATUS][:]]
         kept = [i for i, status in enumerate(statuses) if not status & {"empty", "no_span"}]
         rows = checked.remove_columns(_STATUS).select(kept, keep_in_memory=True).cast(FEATURES, keep_in_memory=True)
     return _with_unique_ids(rows), _count(raw, statuses, kept)
@@ -125,8 +125,8 @@ def _described(row: Mapping[str, Any], index: int) -> str:
 
 
 def _with_unique_ids(rows: datasets.Dataset) -> datasets.Dataset:
-    digests = [_content_digest(row) for row in rows]
-    ids = [row_id or digest[:16] for row_id, digest in zip(rows["id"], digests, strict=True)]
+    digests = [_content_digest(*row) for row in zip(*(rows[name][:] for name in ("question", "context", "answers")), strict=True)]
+    ids = [row_id or digest[:16] for row_id, digest in zip(rows["id"][:], digests, strict=True)]
     same: dict[str, list[int]] = defaultdict(list)
     for i, row_id in enumerate(ids):
         same[row_id].append(i)
@@ -147,6 +147,6 @@ def _next_free(row_id: str, taken: set[str]) -> str:
     return f"{row_id}#{number}"
 
 
-def _content_digest(row: Mapping[str, Any]) -> str:
-    parts = [row["question"], row["context"], *row["answers"]["text"], *map(str, row["answers"]["answer_start"])]
+def _content_digest(question: str, context: str, answers: Mapping[str, Any]) -> str:
+    parts = [question, context, *answers["text"], *map(str, answers["answer_start"])]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

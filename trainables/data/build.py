@@ -32,11 +32,11 @@ def build_file(target: Path, text: str, role: Role, spec: DomainSpec, encoder: s
     rows, counts = load_rows(text, role, spec.format)
     check_dropped(counts, spec.max_dropped_share, text)
     tokenizer = load_tokenizer(encoder)
-    starts = [answers["answer_start"][0] for answers in rows["answers"]]
-    answers = [answers["text"][0] for answers in rows["answers"]]
-    chars = [(start, start + len(answer)) for start, answer in zip(starts, answers, strict=True)]
-    windows = make_windows(tokenizer, rows["question"], rows["context"], chars, max_length=max_length, stride=stride)
-    examples = _examples_table(rows, answers, starts)
+    examples = _examples_table(rows)
+    questions, contexts = examples.column("question").to_pylist(), examples.column("context").to_pylist()
+    first_answers = zip(examples.column("answer_start").to_pylist(), examples.column("answer").to_pylist(), strict=True)
+    chars = [(start, start + len(answer)) for start, answer in first_answers]
+    windows = make_windows(tokenizer, questions, contexts, chars, max_length=max_length, stride=stride)
     building = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex}")
     building.mkdir(parents=True)
     try:
@@ -66,12 +66,13 @@ def _pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
 
 
-def _examples_table(rows: datasets.Dataset, answers: list[str], starts: list[int]) -> pa.Table:
-    columns: dict[str, Any] = {name: list(rows[name]) for name in ("id", "question", "context", "gold", "group")}
+def _examples_table(rows: datasets.Dataset) -> pa.Table:
+    columns: dict[str, Any] = rows[:]
     keys = {context: context_key(context) for context in set(columns["context"])}  # SQuAD asks five questions of each
     columns["context_key"] = [keys[context] for context in columns["context"]]
     columns["question_key"] = [question_key(question) for question in columns["question"]]
-    columns |= {"answer": answers, "answer_start": starts}
+    columns["answer"] = [answers["text"][0] for answers in columns["answers"]]
+    columns["answer_start"] = [answers["answer_start"][0] for answers in columns["answers"]]
     return pa.table({name: columns[name] for name in EXAMPLES_SCHEMA.names}, schema=EXAMPLES_SCHEMA)
 
 

@@ -1,0 +1,33 @@
+"""Ledgers to test on, by state: untouched, complete, with three seeds and the tuned variant, damaged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Tests are imported by path (--import-mode=importlib), so a helper module beside them has to be made findable.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from synthetic_ledger import synthetic_ledger  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The grid's 24 trials, all completed. Read only."""
+    return synthetic_ledger(tmp_path_factory.mktemp("complete"))
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of both models and of the tuned variant. Read only."""
+    storage = tmp_path_factory.mktemp("seeded")
+    return synthetic_ledger(storage, trainables=("distilbert", "exbert", "exbert:tuned"), seeds=(0, 1))
+
+
+@pytest.fixture(scope="session")
+def partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 trials of which one failed and one never started. Read only."""
+    storage = tmp_path_factory.mktemp("partial")
+    return synthetic_ledger(storage, failed=[("exbert", 60, "shuffled", 0)], planned=[("exbert", 80, "shuffled", 0)])

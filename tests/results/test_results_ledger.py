@@ -1,0 +1,370 @@
+"""Reading: what is skipped, refused, superseded and derived, and what a query may do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic_ledger import plan_row, trial_key
+
+from results.errors import LedgerMissingError, LedgerWarning, NewerSchemaError, QueryError
+from results.ledger import Ledger
+from results.parts import attempt_part, write_part
+from results.schema import SCHEMA_VERSION, arrow_schema
+from results.views import COLUMNS
+
+KEY = "0123456789abcdef"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+
+
+def _write_steps(storage: Path, attempt: int, steps: range, *, resumed_step: int | None, status: str = "running") -> None:
+    name = attempt_part(KEY, attempt)
+    if resumed_step is not None:
+        row = {"trial_key": KEY, "attempt": attempt, "resumed_step": resumed_step, "status": status}
+        write_part(storage, "attempts", name, [row])
+    key = {"trial_key": KEY, "attempt": attempt}
+    write_part(storage, "reports", name, [{**key, "step": step} for step in steps])
+    write_part(
+        storage,
+        "evaluations",
+        name,
+        [{**key, "step": step, "split": "val", "domain": d, "em": 1.0 * attempt} for step in steps for d in ("a", "b")],
+    )
+
+
+def _kept(storage: Path, table: str = "reports") -> list[tuple[int, int]]:
+    rows = Ledger(storage).sql(f"SELECT DISTINCT attempt, step FROM {table} ORDER BY step, attempt").to_pylist()
+    return [(row["attempt"], row["step"]) for row in rows]
+
+
+# --- absent and damaged parts
+
+
+def test_missing_ledger_has_every_table_with_its_columns_and_no_rows(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "nowhere")
+    for table, columns in COLUMNS.items():
+        rows = ledger.table(table)
+        assert rows.num_rows == 0
+        assert [(f.name, f.type) for f in rows.schema] == [(c.name, c.type) for c in columns]
+    with pytest.raises(LedgerMissingError, match="run `python -m orchestrator.run grid` first"):
+        ledger.require()
+
+
+def test_unfinished_files_are_ignored(tmp_path: Path) -> None:
+    write_part(tmp_path, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": 1}])
+    folder = tmp_path / "ledger/reports"
+    for name in (".r.parquet.77-0.tmp", "r.parquet.tmp", ".hidden.parquet"):
+        (folder / name).write_bytes(b"PAR1 torn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Ledger(tmp_path).table("reports").num_rows == 1
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 3, 100, -1])
+def test_torn_part_is_named_and_skipped(tmp_path: Path, kept_bytes: int) -> None:
+    write_part(tmp_path, "reports", "good", [{"trial_key": KEY, "attempt": 1, "step": 1}])
+    write_part(tmp_path, "reports", "torn", [{"trial_key": KEY, "attempt": 1, "step": 2}])
+    torn = tmp_path / "ledger/reports/torn.parquet"
+    torn.write_bytes(torn.read_bytes()[:kept_bytes])
+    ledger = Ledger(tmp_path)
+    with pytest.warns(LedgerWarning, match="torn.parquet"):
+        assert ledger.sql("SELECT step FROM reports").to_pylist() == [{"step": 1}]
+    assert list(ledger.skipped) == [str(torn)]
+    assert torn.exists()
+
+
+def test_part_repaired_by_the_next_write_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "ledger/reports").mkdir(parents=True)
+    (tmp_path / "ledger/reports/r.parquet").write_bytes(b"torn")
+    ledger = Ledger(tmp_path)
+    with pytest.warns(LedgerWarning):
+        assert ledger.table("reports").num_rows == 0
+    write_part(tmp_path, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": 2}])
+    assert ledger.table("reports").num_rows == 1
+
+
+def test_flipped_bytes_inside_a_page_are_found_by_the_query_that_reads_them(tmp_path: Path) -> None:
+    rows = [{"trial_key": f"{i:016x}", "attempt": 1, "step": i, "train_qa_loss": i / 7} for i in range(3000)]
+    write_part(tmp_path, "reports", "good", rows[:10])
+    write_part(tmp_path, "reports", "rotten", rows)
+    rotten = tmp_path / "ledger/reports/rotten.parquet"
+    content = bytearray(rotten.read_bytes())
+    content[1000:1200] = bytes(byte ^ 0xFF for byte in content[1000:1200])
+    rotten.write_bytes(content)
+    with pytest.warns(LedgerWarning, match="rotten.parquet"):
+        assert Ledger(tmp_path).sql("SELECT count(DISTINCT trial_key) AS n FROM reports").to_pylist() == [{"n": 10}]
+    with pytest.warns(LedgerWarning, match="rotten.parquet"):
+        skipped, checked = Ledger(tmp_path).verify()
+    assert (list(skipped), checked) == ([str(rotten)], 2)
+
+
+def test_part_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
+    write_part(tmp_path, "reports", "r", [])
+    path = tmp_path / "ledger/reports/future.parquet"
+    newer = arrow_schema("reports").with_metadata({"schema_version": str(SCHEMA_VERSION + 1)})
+    pq.write_table(newer.empty_table(), path)
+    with pytest.raises(NewerSchemaError, match=r"future\.parquet has schema version 2.*reads up to 1: upgrade the package"):
+        Ledger(tmp_path).table("reports")
+    assert Ledger(tmp_path).table("trials").num_rows == 0
+
+
+def test_column_that_an_old_part_lacks_is_null_beside_new_parts(tmp_path: Path) -> None:
+    write_part(tmp_path, "reports", "new", [{"trial_key": KEY, "attempt": 1, "step": 2, "epoch": 0.5}])
+    names = ("trial_key", "attempt", "step")
+    old = pa.schema([arrow_schema("reports").field(n) for n in names], metadata={"schema_version": "0"})
+    pq.write_table(pa.Table.from_pylist([{"trial_key": KEY, "attempt": 1, "step": 1}], schema=old), _part(tmp_path, "old"))
+    rows = Ledger(tmp_path).sql("SELECT step, epoch FROM reports ORDER BY step").to_pylist()
+    assert rows == [{"step": 1, "epoch": None}, {"step": 2, "epoch": 0.5}]
+
+
+def test_foreign_parquet_file_is_named_and_skipped(tmp_path: Path) -> None:
+    write_part(tmp_path, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": 2}])
+    pq.write_table(pa.table({"step": ["one"]}), _part(tmp_path, "foreign"))
+    with pytest.warns(LedgerWarning, match="foreign.parquet: column step is string, not int64"):
+        assert Ledger(tmp_path).table("reports").num_rows == 1
+
+
+def _part(storage: Path, name: str) -> Path:
+    return storage / f"ledger/reports/{name}.parquet"
+
+
+def test_reader_beside_a_writing_process_never_sees_a_torn_part(tmp_path: Path) -> None:
+    writer = """
+import sys
+from results.parts import write_part
+for round_number in range(1, 150):
+    for part in ("a", "b", "c"):
+        rows = [{"trial_key": part, "attempt": 1, "step": step, "epoch": float(round_number)} for step in range(round_number)]
+        write_part(sys.argv[1], "reports", part, rows)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ledger, rounds = Ledger(tmp_path), set()
+    with warnings.catch_warnings(), subprocess.Popen([sys.executable, "-c", writer, str(tmp_path)], env=env) as process:
+        warnings.simplefilter("error")
+        while process.poll() is None:
+            rows = ledger.sql("""
+                SELECT a.trial_key, count(DISTINCT a.step) AS steps, min(a.epoch) AS low, max(b.epoch) AS high
+                FROM reports a JOIN reports b USING (trial_key, step) GROUP BY ALL
+            """).to_pylist()
+            # A part is one round's rows: as many steps as the round's number, all stamped with it.
+            assert all(row["steps"] == row["low"] == row["high"] for row in rows)
+            rounds |= {row["steps"] for row in rows}
+    assert process.returncode == 0
+    assert len(rounds) > 1
+    assert not ledger.skipped
+
+
+# --- attempts
+
+
+def test_retry_replaces_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    _write_steps(tmp_path, 1, range(1, 6), resumed_step=0)
+    _write_steps(tmp_path, 2, range(4, 7), resumed_step=3)
+    expected = [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert _kept(tmp_path) == _kept(tmp_path, "evaluations") == expected
+    assert Ledger(tmp_path).sql("SELECT count(*) AS n FROM evaluations").to_pylist() == [{"n": 12}]
+    assert Ledger(tmp_path).sql("SELECT count(*) AS n FROM all_reports").to_pylist() == [{"n": 8}]
+
+
+def test_steps_that_the_retry_has_not_reached_yet_are_dropped(tmp_path: Path) -> None:
+    _write_steps(tmp_path, 1, range(1, 10), resumed_step=0)
+    _write_steps(tmp_path, 2, range(4, 5), resumed_step=3)
+    assert _kept(tmp_path) == [(1, 1), (1, 2), (1, 3), (2, 4)]
+
+
+def test_third_attempt_from_an_earlier_checkpoint_supersedes_both(tmp_path: Path) -> None:
+    _write_steps(tmp_path, 1, range(1, 6), resumed_step=0)
+    _write_steps(tmp_path, 2, range(5, 9), resumed_step=4)
+    _write_steps(tmp_path, 3, range(3, 4), resumed_step=2)
+    assert _kept(tmp_path) == [(1, 1), (1, 2), (3, 3)]
+
+
+def test_attempt_from_the_start_supersedes_everything(tmp_path: Path) -> None:
+    _write_steps(tmp_path, 1, range(1, 6), resumed_step=0)
+    _write_steps(tmp_path, 2, range(0), resumed_step=0)
+    assert _kept(tmp_path) == []
+
+
+def test_where_the_attempts_row_is_lost_the_newest_attempt_of_a_step_counts(tmp_path: Path) -> None:
+    _write_steps(tmp_path, 1, range(1, 4), resumed_step=0)
+    _write_steps(tmp_path, 2, range(2, 5), resumed_step=None)
+    assert _kept(tmp_path) == [(1, 1), (2, 2), (2, 3), (2, 4)]
+
+
+def test_predictions_are_the_newest_attempts_only(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        row = {"trial_key": KEY, "attempt": attempt, "example_id": "x", "prediction": f"by {attempt}"}
+        write_part(tmp_path, "predictions", attempt_part(KEY, attempt), [row, {**row, "example_id": f"only {attempt}"}])
+    rows = Ledger(tmp_path).sql("SELECT example_id, prediction FROM predictions ORDER BY ALL").to_pylist()
+    assert [tuple(row.values()) for row in rows] == [("only 2", "by 2"), ("x", "by 2")]
+
+
+# --- trials
+
+
+def _trial(storage: Path, events: list[dict[str, Any]], attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    plan = plan_row("distilbert", 0, "shuffled", 0, "s1")
+    key = trial_key("distilbert", 0, "shuffled", 0)
+    write_part(storage, "plans", "s1", [plan])
+    stamped = [{"trial_key": key, "at": NOON + timedelta(minutes=i), "attempt": 1, **e} for i, e in enumerate(events)]
+    write_part(storage, "events", "driver", stamped)
+    for number, attempt in enumerate(attempts, 1):
+        write_part(storage, "attempts", attempt_part(key, number), [{"trial_key": key, "attempt": number, **attempt}])
+    [row] = Ledger(storage).table("trials").to_pylist()
+    return dict(row)
+
+
+@pytest.mark.parametrize(
+    ("events", "attempts", "status"),
+    [
+        ([], [], "planned"),
+        (["planned", "running"], ["running"], "running"),
+        (["running", "stopped"], ["running"], "stopped"),
+        (["running", "lost"], ["running"], "lost"),
+        (["running", "lost", "running"], ["running", "running"], "running"),
+        (["running", "failed"], ["failed"], "failed"),
+        (["running"], ["completed"], "completed"),
+        (["running", "completed", "planned"], ["completed"], "completed"),
+        (["running", "failed", "running", "completed"], ["failed", "completed"], "completed"),
+        (["running", "completed"], [], "completed"),
+    ],
+)
+def test_status_follows_from_events_and_attempts(
+    tmp_path: Path, events: list[str], attempts: list[str], status: str
+) -> None:
+    trial = _trial(tmp_path, [{"status": event} for event in events], [{"status": attempt} for attempt in attempts])
+    assert trial["status"] == status
+
+
+def test_error_is_that_of_the_newest_failure(tmp_path: Path) -> None:
+    attempts = [
+        {"status": "failed", "error_type": "OSError", "error": "first"},
+        {"status": "failed", "error_type": "MemoryError", "error": "second"},
+    ]
+    events = [{"status": "failed", "attempt": 1, "error_type": "RayTaskError"}, {"status": "failed", "attempt": 2, "reason": "oom"}]
+    trial = _trial(tmp_path, events, attempts)
+    assert (trial["error_type"], trial["error"], trial["stop_reason"]) == ("MemoryError", "second", "oom")
+    assert trial["attempts"] == 2
+
+
+def test_completed_trial_shows_no_error_of_an_earlier_attempt(tmp_path: Path) -> None:
+    trial = _trial(tmp_path, [], [{"status": "failed", "error_type": "OSError", "error": "first"}, {"status": "completed"}])
+    assert (trial["status"], trial["error_type"], trial["error"], trial["stop_reason"]) == ("completed", None, None, None)
+
+
+def test_seconds_are_summed_and_the_host_is_the_newest(tmp_path: Path) -> None:
+    times = [NOON, NOON + timedelta(hours=1)]
+    attempts = [
+        {"status": s, "host": h, "started_at": t, "finished_at": t, "gpu_seconds": g, "train_seconds": 1.0, "params_total": 7}
+        for s, h, t, g in zip(("failed", "completed"), ("h1", "h2"), times, (10.0, 5.0), strict=True)
+    ]
+    trial = _trial(tmp_path, [], attempts)
+    assert (trial["gpu_seconds"], trial["train_seconds"], trial["cpu_seconds"]) == (15.0, 2.0, None)
+    assert (trial["host"], trial["started_at"], trial["finished_at"]) == ("h2", times[0], times[1])
+
+
+def test_trial_planned_twice_is_one_row_of_the_latest_sweep(tmp_path: Path) -> None:
+    for number, sweep in enumerate(("s1", "s2")):
+        row = plan_row("exbert", 80, "shuffled", 0, sweep, NOON + timedelta(days=number))
+        write_part(tmp_path, "plans", sweep, [{**row, "sweep_kind": ("grid", "search")[number], "stage": number}])
+    [trial] = Ledger(tmp_path).table("trials").to_pylist()
+    assert (trial["sweep_id"], trial["sweep_kind"], trial["stage"], trial["attempts"]) == ("s2", "search", 0, 0)
+
+
+def test_trial_whose_plan_is_lost_is_still_listed(tmp_path: Path) -> None:
+    write_part(tmp_path, "attempts", attempt_part(KEY, 1), [{"trial_key": KEY, "attempt": 1, "status": "completed"}])
+    [trial] = Ledger(tmp_path).table("trials").to_pylist()
+    assert (trial["trial_key"], trial["status"], trial["trainable"]) == (KEY, "completed", None)
+
+
+# --- the guard
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE x AS SELECT 1",
+        "INSERT INTO plans VALUES (1)",
+        "UPDATE plans SET seed = 1",
+        "DELETE FROM plans",
+        "DROP VIEW trials",
+        "COPY trials TO '/tmp/leak.csv'",
+        "ATTACH '/tmp/leak.db'",
+        "INSTALL httpfs",
+        "SET threads = 1",
+        "PRAGMA database_list",
+    ],
+)
+def test_statement_that_does_more_than_read_is_refused(complete: Path, statement: str) -> None:
+    with pytest.raises(QueryError, match="the ledger is read-only: allowed are SELECT"):
+        Ledger(complete).sql(statement)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM 'https://example.org/x.parquet'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/leak.csv'",
+    ],
+)
+def test_query_reaches_no_file(complete: Path, query: str) -> None:
+    with pytest.raises(QueryError):
+        Ledger(complete).sql(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["DESCRIBE trials", "SHOW TABLES", "EXPLAIN SELECT 1", "SUMMARIZE reports", "FROM trials", "WITH a AS (SELECT 1) FROM a",
+     "PIVOT trials ON status USING count(*)"],
+)  # fmt: skip
+def test_statement_that_reads_is_answered(complete: Path, query: str) -> None:
+    assert Ledger(complete).sql(query).num_rows > 0
+
+
+def test_python_variables_are_no_tables(complete: Path) -> None:
+    secret = pa.table({"x": [1]})
+    with pytest.raises(QueryError, match="no table 'secret'"):
+        Ledger(complete).sql("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("SELECT * FROM trails", "no table 'trails', the nearest is 'trials'; the tables are trials, plans"),
+        ("SELECT squad_shar FROM trials", "no column 'squad_shar', the nearest is 'squad_share'"),
+        ("SELECT t.stpe FROM reports t", "no column 'stpe', the nearest is 'step'"),
+        ("SELECT 1; SELECT 2", "one statement at a time, got 2"),
+        ("", "one statement at a time, got 0"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT at FROM events", "write events.at"),
+    ],
+)
+def test_mistake_in_a_query_is_explained_in_one_line(complete: Path, query: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message) as caught:
+        Ledger(complete).sql(query)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_are_values_not_sql(complete: Path) -> None:
+    rows = Ledger(complete).sql("SELECT count(*) AS n FROM trials WHERE sweep_id = $sweep", {"sweep": "' OR 1=1 --"})
+    assert rows.to_pylist() == [{"n": 0}]
+
+
+def test_connection_is_locked_and_sees_everything(complete: Path) -> None:
+    with Ledger(complete).connection() as connection:
+        assert connection.sql("SELECT count(*) FROM trials").fetchall() == [(24,)]
+        assert connection.sql("SELECT count(*) FROM predictions").fetchall() == [(24 * 24,)]
