@@ -37,7 +37,7 @@ class Estimate:
 
 
 def estimate(trials: Iterable[Trial], storage: Path, resources: Resources) -> Estimate:
-    """Seconds per example of past trials of the same architecture, the same size where there are any, times the examples to go."""
+    """Seconds per example of past trials of the same architecture, and size where there are any, times the examples to go."""
     past = Ledger(storage).sql(_PAST).to_pylist()
     seconds, unknown, devices = 0.0, 0, set()
     for trial in trials:

@@ -47,7 +47,7 @@ def plan_grid(preset: Preset, storage: Path) -> Plan:
     data = resolve_data(preset, storage)
     fingerprint = data_fingerprint(data)
     points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
-    trials = {}
+    trials: dict[str, Trial] = {}
     for point in points:
         trial = _trial(preset, point, data, fingerprint)
         trials.setdefault(trial.key, trial)

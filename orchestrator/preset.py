@@ -50,20 +50,24 @@ class Preset(Settings):
 
     name: str
     encoder: str
-    domains: dict[str, DomainSpec] = Field(description="exactly two for the mixture grid, in the order in which shares count them")
+    domains: dict[str, DomainSpec] = Field(
+        description="exactly two for the mixture grid, in the order in which shares count them"
+    )
     mixture_size: int = Field(4000, ge=1)
-    shares: list[int] = [0, 20, 40, 60, 80, 100]
-    orders: list[Literal["concatenated", "shuffled"]] = ["concatenated", "shuffled"]
+    shares: tuple[int, ...] = (0, 20, 40, 60, 80, 100)
+    orders: tuple[Literal["concatenated", "shuffled"], ...] = ("concatenated", "shuffled")
     sampler: Literal["as_ordered", "paper"] = "as_ordered"
     data_seed: int = Field(0, ge=0)
-    trainables: list[str] = ["distilbert", "exbert"]
-    seeds: list[int] = [0]
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    evaluation: dict[str, Any] = {}
+    trainables: tuple[str, ...] = ("distilbert", "exbert")
+    seeds: tuple[int, ...] = (0,)
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
     resources: Resources = Resources()
     recovery: Recovery = Recovery()
-    overrides: dict[str, Any] = Field({}, description="what --set gave for model, training and evaluation: wins over variants")
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="what --set gave for model, training and evaluation: wins over variants"
+    )
 
     @field_validator("domains", mode="before")
     @classmethod
@@ -174,7 +178,7 @@ def _refuse_unknown(values: Mapping[str, Any]) -> None:
     _check_keys(values, set(Preset.model_fields), "")
     names = values.get("trainables") or Preset.model_fields["trainables"].default
     model_keys: set[str] = set()
-    for name in names if isinstance(names, list) else []:
+    for name in names if isinstance(names, (list, tuple)) else ():
         try:
             model_keys |= settings_of(str(name).partition(":")[0]).model_keys
         except ValueError as error:
@@ -196,5 +200,7 @@ def _check_keys(given: Iterable[str], known: set[str], prefix: str) -> None:
     for key in given:
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"known: {', '.join(sorted(prefix + k for k in known))}"
+            hint = (
+                f"did you mean {prefix}{nearest[0]}?" if nearest else f"known: {', '.join(sorted(prefix + k for k in known))}"
+            )
             raise PresetError(f"unknown key {prefix}{key}; {hint}")

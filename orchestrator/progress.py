@@ -149,7 +149,9 @@ def footer(progress: PlainProgress) -> str:
     ended = [state for state in progress.states.values() if state.status in ("completed", "failed")]
     left = len(progress.states) - len(ended)
     to_go = f", about {duration(elapsed / len(ended) * left)} to go" if ended and left else ""
-    shown = ", ".join(f"{counts[status]} {status}" for status in ("completed", "running", "planned", "failed") if counts[status])
+    shown = ", ".join(
+        f"{counts[status]} {status}" for status in ("completed", "running", "planned", "failed") if counts[status]
+    )
     used = f", {sum(s.seconds for s in progress.states.values()) * progress.gpus / 3600:.2f} GPU-hours" if progress.gpus else ""
     return f"{shown}; {duration(elapsed)}{to_go}{used}"
 

@@ -1,4 +1,4 @@
-"""Runs trials on Ray Tune: the only module that knows Ray.
+"""Runs trials on Ray Tune: the only module that knows Ray. Call `set_ray_environment` before importing it.
 
 What is avoided, and why (measured on Ray 2.60): `Tuner.restore` can lose a sweep silently, so every run starts a fresh `Tuner`
 on what the ledger lacks; the automatic loggers double the time to a first result and drop late metrics; an exception in a
@@ -18,31 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
+from ray import tune
 
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours: KeyboardInterrupt
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # they go to the ledger, and to the user in our words
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # explicit, or a local start writes a token that changes later clusters
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from orchestrator.backend import Listener
+from orchestrator.errors import InfeasibleError, SweepError
+from orchestrator.preset import Resources
+from orchestrator.trial import Trial
+from orchestrator.worker import Attempt, RunSettings
 
-import ray  # noqa: E402  (Ray reads the variables above when it is imported)
-from ray import tune  # noqa: E402
-
-from orchestrator.backend import Listener  # noqa: E402
-from orchestrator.errors import InfeasibleError, SweepError  # noqa: E402
-from orchestrator.preset import Resources  # noqa: E402
-from orchestrator.trial import Trial  # noqa: E402
-from orchestrator.worker import Attempt, RunSettings  # noqa: E402
-
-__all__ = ["RayBackend", "ray_session"]
+__all__ = ["RayBackend", "check_storage_is_shared", "ray_session"]
 
 _log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """Drives attempts, one after the other in a process that keeps its imports and caches."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -68,7 +59,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._attempt = Attempt(Trial.from_json(config["trial"]), config["settings"], launched_at)
 
 
-class _Relay(tune.Callback):  # type: ignore[misc]
+class _Relay(tune.Callback):
     """Passes Tune's events on to a listener; its errors are logged, never raised into Tune's loop."""
 
     def __init__(self, listener: Listener) -> None:
@@ -128,7 +119,7 @@ class RayBackend:
             InfeasibleError: no node has the CPUs or GPUs that one trial asks for.
         """
         asked = self._resources.gpus_per_trial
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in _nodes()]
         most_gpus = max(node.get("GPU", 0) for node in nodes)
         gpus = float(min(most_gpus, 1)) if asked == "auto" else float(asked)
         cpus = self._resources.cpus_per_trial
@@ -168,12 +159,16 @@ class RayBackend:
             ended = tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        _check_all_ran({trial.key for trial in trials}, [result.config["trial"]["key"] for result in ended])
+        _check_all_ran({trial.key for trial in trials}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))])
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:
     if sorted(ran) != sorted(planned):
         raise SweepError(f"Ray Tune ran {len(ran)} trials where {len(planned)} were planned; run the same command again")
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def check_storage_is_shared(storage: Path) -> None:
@@ -182,7 +177,8 @@ def check_storage_is_shared(storage: Path) -> None:
     Raises:
         SweepError: some node does not see the storage.
     """
-    others = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != ray.get_runtime_context().get_node_id()]
+    here = ray.get_runtime_context().get_node_id()
+    others = [node["NodeID"] for node in _nodes() if node["NodeID"] != here]
     if not others:
         return
     marker = storage / f".seen-{os.getpid()}"
@@ -194,18 +190,19 @@ def check_storage_is_shared(storage: Path) -> None:
     finally:
         marker.unlink()
     if not all(seen):
-        raise SweepError(f"storage {storage} is not shared: {seen.count(False)} of {len(seen)} other nodes do not see it; mount it on all nodes")
+        blind = f"{seen.count(False)} of {len(seen)} other nodes do not see it"
+        raise SweepError(f"storage {storage} is not shared: {blind}; name a folder that is mounted on every node")
 
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
     """Joins the cluster at `address`, or starts a local Ray and stops it at the end."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **quiet)
     else:
         num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ray.init(address="local", num_cpus=num_cpus, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(address="local", num_cpus=num_cpus, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
     try:
         yield
     finally:

@@ -153,7 +153,9 @@ def _report_row(report: Report, ids: dict[str, Any], wall_seconds: float) -> dic
     return {**ids, **measured, **columns}
 
 
-def _write_patiently(storage: Path, table: str, part: str, rows: list[dict[str, Any]], pauses: tuple[float, ...] = (0.1, 1, 5)) -> None:
+def _write_patiently(
+    storage: Path, table: str, part: str, rows: list[dict[str, Any]], pauses: tuple[float, ...] = (0.1, 1, 5)
+) -> None:
     """Writes a part, trying again after each pause; at last into a spool folder, so that no row is lost."""
     for pause in pauses:
         try:

@@ -143,19 +143,25 @@ def status(
 
 def _local(storage: str) -> Path:
     if "://" in storage:
-        raise SweepError(f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI")
+        raise SweepError(
+            f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI"
+        )
     return Path(storage).expanduser().resolve()
 
 
 def _run(plan: Plan, storage: Path, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
     todo = remaining(plan, storage)
-    _talk.print(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run")
+    _talk.print(
+        f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run"
+    )
     if ask and todo and sys.stdin.isatty():
         _confirm(plan, todo, storage)
     try:
         outcome = run_sweep(plan, storage, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage))
     except KeyboardInterrupt:
-        _talk.print(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}")
+        _talk.print(
+            f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}"
+        )
         raise typer.Exit(130) from None
     _conclude(plan, storage, outcome)
 
@@ -178,6 +184,9 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
             asked = plan.preset.resources.gpus_per_trial
             yield InlineBackend(), 0.0 if asked == "auto" else float(asked)
             return
+        from orchestrator.ray_environment import set_ray_environment
+
+        set_ray_environment(address)
         from orchestrator.ray_backend import RayBackend, ray_session
 
         with ray_session(address):
@@ -210,7 +219,9 @@ def _conclude(plan: Plan, storage: Path, outcome: Outcome) -> NoReturn:
     for message, count in Counter(last_line(error) for error in outcome.failed.values()).most_common():
         example = next(key for key, error in outcome.failed.items() if last_line(error) == message)
         _talk.print(f"  {count} x {message}  (first: {example} {names[example]})", markup=False)
-    _talk.print(f"tracebacks: python -m results sql \"SELECT trial_key, error FROM trials WHERE status = 'failed'\" --storage {storage}")
+    _talk.print(
+        f"tracebacks: python -m results sql \"SELECT trial_key, error FROM trials WHERE status = 'failed'\" --storage {storage}"
+    )
     raise typer.Exit(1)
 
 
@@ -222,7 +233,12 @@ def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
     todo = {trial.key for trial in remaining(plan, storage)}
     known = statuses(storage, (trial.key for trial in plan.trials))
     rows = [
-        {"key": trial.key, "trial": trial.summary, "epochs": trial.config.training.epochs, "status": known.get(trial.key, "planned")}
+        {
+            "key": trial.key,
+            "trial": trial.summary,
+            "epochs": trial.config.training.epochs,
+            "status": known.get(trial.key, "planned"),
+        }
         for trial in plan.trials
     ]
     cost = estimate([trial for trial in plan.trials if trial.key in todo], storage, plan.preset.resources)

@@ -22,7 +22,17 @@ from orchestrator.trial import Trial
 from orchestrator.worker import RunSettings
 from results.ledger import Ledger
 
-__all__ = ["Outcome", "Recorder", "load_plan", "remaining", "run_sweep", "statuses", "sweep_dir", "unfinished_sweeps", "write_plan"]
+__all__ = [
+    "Outcome",
+    "Recorder",
+    "load_plan",
+    "remaining",
+    "run_sweep",
+    "statuses",
+    "sweep_dir",
+    "unfinished_sweeps",
+    "write_plan",
+]
 
 
 @dataclass
@@ -99,13 +109,12 @@ def run_sweep(
         DataError, InfeasibleError, KeyboardInterrupt: from preparing and running; the ledger says how far the sweep came.
     """
     with sweep_lock(sweep_dir(storage, plan.sweep_id), plan.sweep_id):
-        now = lambda: datetime.now(UTC)  # noqa: E731
-        write_plan(storage, plan, now())
+        write_plan(storage, plan, _now())
         todo = remaining(plan, storage)
         outcome = Outcome(planned=len(plan.trials), already_done=len(plan.trials) - len(todo))
         if not todo:
             return outcome
-        events = EventLog(storage, plan.sweep_id, f"{now():%Y%m%dT%H%M%S}-{os.getpid()}", socket.gethostname(), now)
+        events = EventLog(storage, plan.sweep_id, f"{_now():%Y%m%dT%H%M%S}-{os.getpid()}", socket.gethostname(), _now)
         attempts = _mark_lost(todo, storage, events)
         prepare(plan, todo)
         with session() as (backend, gpus), watch(plan, todo, gpus) as watcher:
@@ -119,6 +128,10 @@ def run_sweep(
             recorder = Recorder(storage, events, attempts, outcome, watcher)
             backend.run(todo, settings, recorder, max_retries=plan.preset.recovery.max_retries)
         return outcome
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def statuses(storage: Path, keys: Iterable[str]) -> dict[str, str]:

@@ -95,5 +95,7 @@ class Trial:
             parents=tuple(value["parents"]),
         )
         if trial.key != value["key"]:
-            raise ValueError(f"trial {value['key']} was written by another version of the program: its settings now give {trial.key}")
+            raise ValueError(
+                f"trial {value['key']} was written by another version of the program: its settings now give {trial.key}"
+            )
         return trial

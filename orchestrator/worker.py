@@ -148,4 +148,11 @@ def _device_name(device: str) -> str:
 def _shown(report: Report, attempt: int) -> dict[str, Any]:
     em = {f"em_{part.domain}": part.em for part in report.evaluations if part.split == "val"}
     val_qa_loss = report.metrics.get("val_qa_loss")
-    return {"attempt": attempt, "step": report.step, "epoch": report.epoch, "val_qa_loss": val_qa_loss, "pid": os.getpid(), **em}
+    return {
+        "attempt": attempt,
+        "step": report.step,
+        "epoch": report.epoch,
+        "val_qa_loss": val_qa_loss,
+        "pid": os.getpid(),
+        **em,
+    }

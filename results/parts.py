@@ -28,6 +28,9 @@ __all__ = ["PART_SUFFIX", "PartInfo", "Storage", "attempt_part", "list_attempts"
 PART_SUFFIX = ".parquet"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OBJECT_STORES = {"s3", "gcs", "abfs"}
+"""They have no folders to make."""
+
 _temporary_ids = itertools.count()
 
 
@@ -97,6 +100,8 @@ class Storage:
         if self.is_local:
             _replace_local(Path(path), content, unique or f"{os.getpid()}-{next(_temporary_ids)}")
             return
+        if self.filesystem.type_name not in _OBJECT_STORES:
+            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
         # An object appears when its upload is complete, so no rename is needed (and none would be atomic).
         with self.filesystem.open_output_stream(path) as stream:
             stream.write(content)

@@ -78,14 +78,16 @@ def render_report(ledger: Ledger, *, generated_at: datetime, sweep_id: str | Non
     """The page as HTML; it loads nothing from the network. `sweep_id` chooses the grid as in `load_grid`."""
     grid = load_grid(ledger, sweep_id)
     predictions = predictions_table(ledger, grid)
+    floor = comparisons.noise_floor(grid)
     missing = grid.missing()
     return _template().render(
         storage=ledger.storage.shown,
         generated_at=generated_at.strftime("%Y-%m-%d %H:%M %Z"),
         grid=grid,
         summary=summarise_ledger(ledger),
-        sections=_grid_sections(grid),
-        noise=comparisons.noise_floor(grid).describe(),
+        sections=_grid_sections(grid, floor),
+        noise=floor.describe().capitalize(),
+        noise_is_known=floor.mean is not None,
         levels=_html_table(levels_table(grid)),
         gains=_html_table(gains_table(grid)),
         predictions=_html_table(predictions.rows),
@@ -136,13 +138,12 @@ _SECTION_TITLES = {
 }
 
 
-def _grid_sections(grid: Grid) -> list[dict[str, Any]]:
+def _grid_sections(grid: Grid, floor: comparisons.NoiseFloor) -> list[dict[str, Any]]:
     """The grid table's rows by section; a difference no larger than the noise floor is marked."""
     table = grid_table(grid)
-    floor = comparisons.noise_floor(grid).max or 0.0
     sections = []
     for section, title in _SECTION_TITLES.items():
-        rows = [_grid_cells(row, table.shares, floor) for row in table.rows if row.section == section]
+        rows = [_grid_cells(row, table.shares, floor.max or 0.0) for row in table.rows if row.section == section]
         if rows:
             sections.append({"title": title, "rows": rows})
     return sections

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PartReader"]
 
-_IN_MEMORY_BYTES = 4 * 2**20
-"""A part up to this size is held in memory: while its trial runs it is replaced under the reader, and Arrow remembers
-a file's footer between scans. Larger ones (predictions) are written once and streamed."""
+_STREAMED_TABLES = {"predictions"}
+"""Their parts are large and written once, so they are scanned where they lie. All others are small and replaced while
+their trial runs: those are read whole, which gives one version of the part and not the footer of one with the pages of
+the next, and kept decoded until they change."""
 
+_STREAMED_FROM_BYTES = 256 * 1024
 _READ_THREADS = 8
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
@@ -33,8 +35,8 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 @dataclass(frozen=True)
 class _OpenPart:
     info: PartInfo
-    content: pa.Buffer | None
-    """The whole file; None when it is to be streamed."""
+    rows: pa.Table | None
+    """Decoded, in the table's schema; None when the part is to be streamed."""
 
 
 class PartReader:
@@ -43,6 +45,7 @@ class PartReader:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._open: dict[str, _OpenPart] = {}
+        self._merged: dict[str, tuple[list[PartInfo], pa.Table]] = {}
         self._skipped: dict[PartInfo, str] = {}
 
     @property
@@ -56,64 +59,68 @@ class PartReader:
         Raises NewerSchemaError for a part that a later version of this package wrote.
         """
         parts = self._current_parts(table)
-        schema = arrow_schema(table).remove_metadata()
-        if not parts:
-            return schema.empty_table()
-        # Importing it costs a quarter of a second, which a query over no rows need not pay.
+        rows = self._merge(table, [part for part in parts if part.rows is not None])
+        streamed = [part.info.path for part in parts if part.rows is None]
+        if not streamed:
+            return rows
+        # Importing it costs a quarter of a second, which most queries need not pay.
         import pyarrow.dataset as ds
 
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
         filesystem = self._storage.filesystem
-        fragments = [
-            parquet.make_fragment(part.info.path, filesystem=filesystem)
-            if part.content is None
-            else parquet.make_fragment(part.content)
-            for part in parts
-        ]
-        return ds.FileSystemDataset(fragments, schema, parquet, filesystem)
+        fragments = [parquet.make_fragment(path, filesystem=filesystem) for path in streamed]
+        files = ds.FileSystemDataset(fragments, rows.schema, parquet, filesystem)
+        return ds.UnionDataset(rows.schema, [ds.dataset(rows), files])
 
     def skip_corrupt(self, table: str) -> list[str]:
-        """Read every page of `table` and skip the parts where that fails; returns their paths. Costs a full scan."""
+        """Read every page of the streamed parts and skip those where that fails; returns their paths."""
         found = []
         for part in self._current_parts(table):
             try:
-                source = part.content if part.content is not None else self._storage.read(part.info.path)
-                pq.read_table(pa.BufferReader(source), page_checksum_verification=True)
+                if part.rows is None:
+                    _decode(part.info, self._storage.read(part.info.path))
             except _UNREADABLE as error:
-                self._skip(part.info, str(error))
+                self._skip(part.info, _reason(error))
                 found.append(part.info.path)
         return found
+
+    def _merge(self, table: str, parts: list[_OpenPart]) -> pa.Table:
+        infos = [part.info for part in parts]
+        if table not in self._merged or self._merged[table][0] != infos:
+            schema = arrow_schema(table).remove_metadata()
+            rows = pa.concat_tables([schema.empty_table(), *(part.rows for part in parts)]).combine_chunks()
+            self._merged[table] = (infos, rows)
+        return self._merged[table][1]
 
     def _current_parts(self, table: str) -> list[_OpenPart]:
         listed = [info for info in self._storage.parts(table) if info not in self._skipped]
         fresh = [i for i in listed if i.path not in self._open or self._open[i.path].info != i]
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for info, opened in zip(fresh, pool.map(self._open_part, fresh), strict=True):
-                self._open.pop(info.path, None)
-                if isinstance(opened, _OpenPart):
-                    self._open[info.path] = opened
-                elif opened is not None:
-                    self._skip(info, opened)
+        if fresh:
+            with ThreadPoolExecutor(_READ_THREADS) as pool:
+                for info, opened in zip(fresh, pool.map(self._open_part, fresh), strict=True):
+                    self._take(info, opened)
         return [self._open[info.path] for info in listed if info.path in self._open]
+
+    def _take(self, info: PartInfo, opened: _OpenPart | str | None) -> None:
+        self._open.pop(info.path, None)
+        if isinstance(opened, _OpenPart):
+            self._open[info.path] = opened
+        elif opened is not None:
+            self._skip(info, opened)
 
     def _open_part(self, info: PartInfo) -> _OpenPart | str | None:
         """The part, or why it cannot be read, or None when it was removed since it was listed."""
         try:
-            content = self._storage.read(info.path) if info.num_bytes <= _IN_MEMORY_BYTES else None
-            if content is not None:
-                schema = pq.read_schema(pa.BufferReader(content))
-            else:
+            if info.table in _STREAMED_TABLES and info.num_bytes >= _STREAMED_FROM_BYTES:
                 with self._storage.filesystem.open_input_file(info.path) as file:
-                    schema = pq.read_schema(file)
-            version = int((schema.metadata or {}).get(b"schema_version", b"0"))
+                    _check_schema(info, pq.read_schema(file))
+                return _OpenPart(info, None)
+            return _OpenPart(info, _decode(info, self._storage.read(info.path)))
         except FileNotFoundError:
             return None
         except _UNREADABLE as error:
-            return " ".join(str(error).split())
-        if version > SCHEMA_VERSION:
-            raise NewerSchemaError(_newer(info, version))
-        return _type_clash(info, schema) or _OpenPart(info, content)
+            return _reason(error)
 
     def _skip(self, info: PartInfo, reason: str) -> None:
         self._skipped[info] = reason
@@ -122,16 +129,30 @@ class PartReader:
         warnings.warn(message, LedgerWarning, stacklevel=2)
 
 
-def _newer(info: PartInfo, version: int) -> str:
-    return (
-        f"{info.path} has schema version {version}, this package reads up to {SCHEMA_VERSION}: "
-        "upgrade the package, or query with the version that wrote it"
-    )
+def _decode(info: PartInfo, content: pa.Buffer) -> pa.Table:
+    """The part's rows in its table's schema. Raises one of _UNREADABLE, or NewerSchemaError."""
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    _check_schema(info, file.schema_arrow)
+    rows = file.read(use_threads=False)
+    schema = arrow_schema(info.table).remove_metadata()
+    present = set(rows.column_names)
+    columns = [rows[f.name] if f.name in present else pa.nulls(rows.num_rows, f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _type_clash(info: PartInfo, schema: pa.Schema) -> str | None:
+def _check_schema(info: PartInfo, schema: pa.Schema) -> None:
+    """Raises NewerSchemaError for a later version, ValueError for columns that are not this table's."""
+    version = int((schema.metadata or {}).get(b"schema_version", b"0"))
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(
+            f"{info.path} has schema version {version}, this package reads up to {SCHEMA_VERSION}: "
+            "upgrade the package, or query with the version that wrote it"
+        )
     for field in arrow_schema(info.table):
         index = schema.get_field_index(field.name)
         if index >= 0 and not schema.field(index).type.equals(field.type):
-            return f"column {field.name} is {schema.field(index).type}, not {field.type}"
-    return None
+            raise ValueError(f"column {field.name} is {schema.field(index).type}, not {field.type}")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -25,7 +25,8 @@ class MixtureConfig(Settings):
     share: int = Field(80, ge=0, le=100, description="percent of the examples that come from the first domain")
     size: int = Field(4000, ge=1, description="examples in the mixture, counted before overflowing into windows")
     order: Literal["concatenated", "shuffled"] = Field(
-        "shuffled", description="concatenated: all of the first domain, then all of the second; shuffled: one permutation of both"
+        "shuffled",
+        description="concatenated: all of the first domain, then all of the second; shuffled: one permutation of both",
     )
     sampler: Literal["as_ordered", "paper"] = Field(
         "as_ordered",
@@ -34,7 +35,9 @@ class MixtureConfig(Settings):
     )
     seed: int = Field(0, ge=0, description="decides splits and which examples are sampled; apart from the trial's own seed")
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of a domain's groups held out for validation")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="share of the groups held out for test where no test file is named")
+    test_share: float = Field(
+        0.1, gt=0, lt=0.5, description="share of the groups held out for test where no test file is named"
+    )
 
     @model_validator(mode="after")
     def _whole_examples(self) -> MixtureConfig:
@@ -53,7 +56,7 @@ class MixtureConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """How the model is fine-tuned. Defaults: the guides that the paper follows (papers: section 1.2), rate 2e-5 by the paper."""
+    """How the model is fine-tuned. Defaults: the guides that the paper follows, and its own rate (papers: section 1.2)."""
 
     epochs: int = Field(3, ge=1, le=100, description="passes over the mixture")
     batch_size: int = Field(16, ge=1, le=1024, description="windows per optimiser step")
@@ -62,7 +65,9 @@ class TrainingConfig(Settings):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
     max_length: int = Field(384, ge=16, le=512, description="tokens in a window, question and special tokens included")
     stride: int = Field(128, ge=0, description="context tokens that consecutive windows share")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 autocast on GPU, float32 on CPU")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 autocast on GPU, float32 on CPU"
+    )
 
     @model_validator(mode="after")
     def _stride_fits(self) -> TrainingConfig:
@@ -76,7 +81,9 @@ class EvaluationConfig(Settings):
 
     validation_examples: int | None = Field(None, ge=1, description="per domain; null: all that are held out")
     test_examples: int | None = Field(None, ge=1, description="per domain; null: all")
-    reports_per_epoch: int = Field(2, ge=1, le=100, description="training losses are reported this often; validation each epoch")
+    reports_per_epoch: int = Field(
+        2, ge=1, le=100, description="training losses are reported this often; validation each epoch"
+    )
     n_best: int = Field(20, ge=1, le=100, description="start and end candidates considered per window")
     max_answer_tokens: int = Field(30, ge=1, description="longer answers are not considered")
 

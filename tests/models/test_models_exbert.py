@@ -48,13 +48,19 @@ def test_a_bare_expert_layer_has_the_published_size(num_experts: int) -> None:
     with torch.device("meta"):
         encoder = DistilBertModel(DistilBertConfig(n_layers=1))
         model = ExBertForQuestionAnswering(encoder, ModelConfig(num_experts=num_experts, moe_wiring="bare"))
-    assert num_parameters(model.expert_layers) == 4_726_272 * num_experts == {8: 37_810_176, 12: 56_715_264, 16: 75_620_352}[num_experts]
+    assert (
+        num_parameters(model.expert_layers)
+        == 4_726_272 * num_experts
+        == {8: 37_810_176, 12: 56_715_264, 16: 75_620_352}[num_experts]
+    )
 
 
 @pytest.mark.parametrize("semantics", ["exact", "library"])
 @pytest.mark.parametrize("wiring", WIRINGS)
 @pytest.mark.parametrize(("position", "block"), POSITIONS)
-def test_every_placement_and_wiring_trains_all_its_parameters(position: str, block: int | None, wiring: str, semantics: str) -> None:
+def test_every_placement_and_wiring_trains_all_its_parameters(
+    position: str, block: int | None, wiring: str, semantics: str
+) -> None:
     model = a_model(moe_position=position, moe_block=block, moe_wiring=wiring, moe_semantics=semantics)
     output = model(**inputs(), start_positions=torch.tensor([1, 2]), end_positions=torch.tensor([3, 4]))
     torch.testing.assert_close(output.loss, output.qa_loss + output.aux_loss)
@@ -82,7 +88,9 @@ def test_the_last_hidden_state_has_passed_the_experts() -> None:
     torch.testing.assert_close(model.qa_outputs(states)[..., 0], model(**inputs()).start_logits)
 
 
-@pytest.mark.parametrize(("placement", "rates"), [("none", (0, 0)), ("before", (0.3, 0)), ("after", (0, 0.3)), ("both", (0.3, 0.3))])
+@pytest.mark.parametrize(
+    ("placement", "rates"), [("none", (0, 0)), ("before", (0.3, 0)), ("after", (0, 0.3)), ("both", (0.3, 0.3))]
+)
 def test_dropout_stands_where_it_is_placed_and_rests_in_evaluation(placement: str, rates: tuple[float, float]) -> None:
     model = a_model(dropout_placement=placement, moe_dropout=0.3)
     layer = model.expert_layers[0]

@@ -10,7 +10,7 @@ import pytest
 # Tests are imported by path (--import-mode=importlib), so a helper module beside them has to be made findable.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from synthetic_ledger import synthetic_ledger  # noqa: E402
+from synthetic_ledger import synthetic_ledger
 
 
 @pytest.fixture(scope="session")

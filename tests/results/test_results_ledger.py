@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_missing_ledger_has_every_table_with_its_columns_and_no_rows(tmp_path: P
         rows = ledger.table(table)
         assert rows.num_rows == 0
         assert [(f.name, f.type) for f in rows.schema] == [(c.name, c.type) for c in columns]
-    with pytest.raises(LedgerMissingError, match="run `python -m orchestrator.run grid` first"):
+    with pytest.raises(LedgerMissingError, match=r"run `python -m orchestrator.run grid` first"):
         ledger.require()
 
 
@@ -92,16 +93,22 @@ def test_part_repaired_by_the_next_write_is_read_again(tmp_path: Path) -> None:
     assert ledger.table("reports").num_rows == 1
 
 
-def test_flipped_bytes_inside_a_page_are_found_by_the_query_that_reads_them(tmp_path: Path) -> None:
-    rows = [{"trial_key": f"{i:016x}", "attempt": 1, "step": i, "train_qa_loss": i / 7} for i in range(3000)]
-    write_part(tmp_path, "reports", "good", rows[:10])
-    write_part(tmp_path, "reports", "rotten", rows)
-    rotten = tmp_path / "ledger/reports/rotten.parquet"
+# A large predictions part is streamed: its footer is read before the query, its pages only by it.
+@pytest.mark.parametrize(("table", "num_rows"), [("reports", 3000), ("predictions", 3000), ("predictions", 60_000)])
+def test_flipped_bytes_inside_a_page_are_found(tmp_path: Path, table: str, num_rows: int) -> None:
+    hashes = (hashlib.sha256(str(i).encode()).hexdigest() for i in range(num_rows))
+    rows = [{"trial_key": text[:16], "attempt": 1} for text in hashes]
+    write_part(tmp_path, table, "good", rows[:10])
+    assert Ledger(tmp_path).table(table).num_rows == 10
+    write_part(tmp_path, table, "rotten", rows)
+    rotten = tmp_path / f"ledger/{table}/rotten.parquet"
+    assert Ledger(tmp_path).sql(f"SELECT count(*) AS n FROM all_{table}").to_pylist() == [{"n": num_rows + 10}]
     content = bytearray(rotten.read_bytes())
+    assert (len(content) > 256 * 1024) == (num_rows > 50_000)
     content[1000:1200] = bytes(byte ^ 0xFF for byte in content[1000:1200])
     rotten.write_bytes(content)
     with pytest.warns(LedgerWarning, match="rotten.parquet"):
-        assert Ledger(tmp_path).sql("SELECT count(DISTINCT trial_key) AS n FROM reports").to_pylist() == [{"n": 10}]
+        assert Ledger(tmp_path).sql(f"SELECT count(DISTINCT trial_key) AS n FROM {table}").to_pylist() == [{"n": 10}]
     with pytest.warns(LedgerWarning, match="rotten.parquet"):
         skipped, checked = Ledger(tmp_path).verify()
     assert (list(skipped), checked) == ([str(rotten)], 2)
@@ -238,9 +245,7 @@ def _trial(storage: Path, events: list[dict[str, Any]], attempts: list[dict[str,
         (["running", "completed"], [], "completed"),
     ],
 )
-def test_status_follows_from_events_and_attempts(
-    tmp_path: Path, events: list[str], attempts: list[str], status: str
-) -> None:
+def test_status_follows_from_events_and_attempts(tmp_path: Path, events: list[str], attempts: list[str], status: str) -> None:
     trial = _trial(tmp_path, [{"status": event} for event in events], [{"status": attempt} for attempt in attempts])
     assert trial["status"] == status
 
@@ -250,7 +255,10 @@ def test_error_is_that_of_the_newest_failure(tmp_path: Path) -> None:
         {"status": "failed", "error_type": "OSError", "error": "first"},
         {"status": "failed", "error_type": "MemoryError", "error": "second"},
     ]
-    events = [{"status": "failed", "attempt": 1, "error_type": "RayTaskError"}, {"status": "failed", "attempt": 2, "reason": "oom"}]
+    events = [
+        {"status": "failed", "attempt": 1, "error_type": "RayTaskError"},
+        {"status": "failed", "attempt": 2, "reason": "oom"},
+    ]
     trial = _trial(tmp_path, events, attempts)
     assert (trial["error_type"], trial["error"], trial["stop_reason"]) == ("MemoryError", "second", "oom")
     assert trial["attempts"] == 2

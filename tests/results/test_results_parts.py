@@ -19,7 +19,7 @@ from results.schema import SCHEMA_VERSION, TABLES
 
 KEY = "0123456789abcdef"
 
-_TIMES = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001
+_TIMES = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
@@ -84,7 +84,7 @@ def test_rewriting_a_part_replaces_it_and_leaves_nothing_behind(tmp_path: Path) 
 
 def test_refused_rows_leave_the_former_part(tmp_path: Path) -> None:
     write_part(tmp_path, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": 1}])
-    with pytest.raises(ValueError, match="reports.step must hold int64"):
+    with pytest.raises(ValueError, match=r"reports.step must hold int64"):
         write_part(tmp_path, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": "two"}])
     assert Ledger(tmp_path).sql("SELECT step FROM reports").to_pylist() == [{"step": 1}]
 
@@ -106,8 +106,8 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, row: dict[str, Any],
 
 
 def test_a_time_without_zone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="events.at must carry a time zone"):
-        write_part(tmp_path, "events", "e", [{"trial_key": KEY, "at": datetime(2026, 1, 1)}])  # noqa: DTZ001
+    with pytest.raises(ValueError, match=r"events.at must carry a time zone"):
+        write_part(tmp_path, "events", "e", [{"trial_key": KEY, "at": datetime(2026, 1, 1)}])
 
 
 def test_unknown_table_names_the_nearest(tmp_path: Path) -> None:

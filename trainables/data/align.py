@@ -125,7 +125,9 @@ def _described(row: Mapping[str, Any], index: int) -> str:
 
 
 def _with_unique_ids(rows: datasets.Dataset) -> datasets.Dataset:
-    digests = [_content_digest(*row) for row in zip(*(rows[name][:] for name in ("question", "context", "answers")), strict=True)]
+    digests = [
+        _content_digest(*row) for row in zip(*(rows[name][:] for name in ("question", "context", "answers")), strict=True)
+    ]
     ids = [row_id or digest[:16] for row_id, digest in zip(rows["id"][:], digests, strict=True)]
     same: dict[str, list[int]] = defaultdict(list)
     for i, row_id in enumerate(ids):

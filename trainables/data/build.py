@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trainables.data.counts import check_dropped
 from trainables.data.errors import DataError
 from trainables.data.loading import load_rows
+from trainables.data.revisions import resolve_revision
 from trainables.data.sources import Role, parse_encoder
 from trainables.data.spec import DomainSpec
 from trainables.data.splits import context_key, question_key
@@ -49,8 +50,10 @@ def build_file(target: Path, text: str, role: Role, spec: DomainSpec, encoder: s
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer. Raises: DataError when there is none, it is slow, or the hub cannot be reached."""
     source = parse_encoder(encoder)
+    # The commit that the fingerprint names, whatever "main" has become since.
+    revision = "main" if source.repo_id is None else resolve_revision(source.repo_id, source.revision, kind="model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, revision=source.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(source.name_or_path, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(
             f"cannot load the tokenizer of {encoder!r}: {error}; name a local folder with its tokenizer files, "
@@ -59,6 +62,12 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         found = type(tokenizer).__name__
         raise DataError(f"encoder {encoder!r} needs a fast tokenizer, got {found}; add tokenizer.json to its folder")
+    # Without any tokenizer file transformers 5 makes an empty tokenizer, which reads every word as unknown.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise DataError(
+            f"an encoder is needed whose tokenizer has a vocabulary, got only special tokens from {encoder!r}; "
+            "add tokenizer.json or vocab.txt to its folder"
+        )
     return tokenizer
 
 

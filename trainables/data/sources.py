@@ -102,20 +102,27 @@ def parse_source(text: str, role: Role) -> LocalSource | HubSource:
 
 def _existing_path(text: str, role: Role) -> LocalSource | None:
     default = (_DEFAULT_SPLIT[role],)
-    path = Path(text).expanduser()
+    path = _expanded(text)
     if text and path.exists():
         return LocalSource(path=path, splits=default if path.is_dir() else (), named=False)
     match = _LOCAL_ROWS.fullmatch(text)
-    if match is None or match["splits"] is None or not (path := Path(match["path"]).expanduser()).exists():
+    if match is None or match["splits"] is None or not (path := _expanded(match["path"])).exists():
         return None
     if path.is_file():
         raise DataError(f"only folders and hub datasets have splits, got {text!r}; name the file alone: {path}")
     return LocalSource(path=path, splits=tuple(match["splits"].split("+")), named=True)
 
 
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # "~name" of a user that this machine does not have
+        return Path(text)
+
+
 def parse_encoder(text: str) -> EncoderSource:
     """What `DataSpec.encoder` names: an existing local folder first, else a hub id. Raises DataError as `parse_source`."""
-    path = Path(text).expanduser()
+    path = _expanded(text)
     if text and path.exists():
         if not (path / "config.json").is_file():
             raise DataError(f"an encoder folder holds config.json, weights and tokenizer files, got {path} without config.json")

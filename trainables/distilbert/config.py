@@ -21,7 +21,9 @@ VARIANTS: dict[str, dict[str, Any]] = {}
 class ModelConfig(Settings):
     """The encoder's first blocks under a question-answering head."""
 
-    n_layers: int | None = Field(None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's")
+    n_layers: int | None = Field(
+        None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's"
+    )
 
 
 class Config(QAConfig):

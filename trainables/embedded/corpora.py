@@ -14,6 +14,7 @@ type. Group `i` depends on (seed, domain, split, i) alone: a longer corpus start
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -22,13 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from trainables.embedded.names import NAME_MAKERS, chance, numbered_name, pick, sample, text_rng
+from trainables.embedded.names import NAME_MAKERS, chance, coined_word, numbered_name, pick, sample, text_rng
 from trainables.embedded.relations import DOMAIN_KINDS, Kind, Relation
 
-__all__ = ["DOMAINS", "SPLITS", "Row", "generate", "to_bioasq_csv", "to_squad_json", "write_corpora"]
+__all__ = ["DOMAINS", "SPLITS", "Row", "corpora_in", "generate", "to_bioasq_csv", "to_squad_json", "write_corpora"]
 
 DOMAINS = tuple(DOMAIN_KINDS)
 SPLITS = ("train", "test")
+_TRAIN_ROWS, _TEST_ROWS = 1500, 250
+_DIGRESSION_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,16 @@ def _passage(rng: Random, subject: str, kind: Kind, facts: list[tuple[Relation, 
     return _Passage(context=context, facts=tuple(placed))
 
 
+def _with_digression(rng: Random, passage: _Passage, kind: Kind, other_name: str) -> _Passage:
+    """Mostly the passage itself; one in twenty goes on about a subject of another kind, at length."""
+    if not chance(rng, _DIGRESSION_SHARE):
+        return passage
+    domain_kinds = next(kinds for kinds in DOMAIN_KINDS.values() if kind in kinds)
+    other = pick(rng, [candidate for candidate in domain_kinds if candidate is not kind])
+    rest = _passage(rng, other.subject.format(name=other_name), other, _draw_facts(rng, other, len(other.relations)))
+    return _Passage(context=f"{passage.context} {rest.context}", facts=passage.facts)
+
+
 def _draw_facts(rng: Random, kind: Kind, count: int) -> list[tuple[Relation, str]]:
     """`count` different relations of the kind, each with an answer."""
     return [(relation, NAME_MAKERS[relation.answer_type](rng)) for relation in sample(rng, kind.relations, count)]
@@ -95,6 +108,7 @@ def _squad_group(rng: Random, split: str, group: int, name: str) -> Iterator[Row
     kind = pick(rng, DOMAIN_KINDS["squad"])
     subject = kind.subject.format(name=name)
     passage = _passage(rng, subject, kind, _draw_facts(rng, kind, _num_facts(rng)))
+    passage = _with_digression(rng, passage, kind, coined_word(rng).capitalize())
     num_questions = min(len(passage.facts), 4 + chance(rng, 0.5))
     for number, (relation, answer, start) in enumerate(sample(rng, passage.facts, num_questions)):
         golds, starts = _golds(rng, answer, start) if split == "test" else ((answer,), (start,))
@@ -121,6 +135,7 @@ def _bioasq_group(rng: Random, split: str, group: int, name: str) -> Iterator[Ro
         distractors = [(o, NAME_MAKERS[o.answer_type](rng)) for o in sample(rng, others, _num_facts(rng) - 1)]
         facts = sample(rng, [(relation, answer), *distractors], len(distractors) + 1)
         passage = _passage(rng, subject, kind, facts)
+        passage = _with_digression(rng, passage, kind, coined_word(rng).capitalize())
         start = next(start for stated, _, start in passage.facts if stated is relation)
         yield Row(
             row_id=f"bioasq-{split}-{group}-{number}",
@@ -180,20 +195,39 @@ _FORMATS = {"squad": ("json", to_squad_json), "bioasq": ("csv", to_bioasq_csv)}
 
 
 def write_corpora(
-    folder: Path, *, seed: int = 0, train_rows: int = 1500, test_rows: int = 250
+    folder: Path, *, seed: int = 0, train_rows: int = _TRAIN_ROWS, test_rows: int = _TEST_ROWS
 ) -> dict[str, Path]:
     """Write the four files to `folder` and return their paths by `<domain>_<split>`.
 
     Each file appears whole or not at all, so another process may read while this one writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
-    for domain, (suffix, to_text) in _FORMATS.items():
-        for split, num_rows in zip(SPLITS, (train_rows, test_rows), strict=True):
-            path = folder / f"{domain}_{split}.{suffix}"
-            _write_whole(path, to_text(generate(domain, split, num_rows=num_rows, seed=seed)))
-            paths[f"{domain}_{split}"] = path
-    return paths
+    texts = _texts(seed=seed, train_rows=train_rows, test_rows=test_rows)
+    for file_name, text in texts.items():
+        _write_whole(folder / file_name, text)
+    return {Path(file_name).stem: folder / file_name for file_name in texts}
+
+
+def corpora_in(folder: Path) -> dict[str, Path]:
+    """The default corpora's paths by `<domain>_<split>`, written only where they are not there yet.
+
+    They lie in a subfolder named by a hash of all the text, so a sweep that was begun with an
+    earlier generator keeps the files it was begun with.
+    """
+    texts = _texts(seed=0, train_rows=_TRAIN_ROWS, test_rows=_TEST_ROWS)
+    folder = folder / hashlib.sha256("".join(texts.values()).encode("utf-8")).hexdigest()[:12]
+    if all((folder / file_name).is_file() for file_name in texts):
+        return {Path(file_name).stem: folder / file_name for file_name in texts}
+    return write_corpora(folder)
+
+
+def _texts(*, seed: int, train_rows: int, test_rows: int) -> dict[str, str]:
+    """The text of each file by file name."""
+    return {
+        f"{domain}_{split}.{suffix}": to_text(generate(domain, split, num_rows=num_rows, seed=seed))
+        for domain, (suffix, to_text) in _FORMATS.items()
+        for split, num_rows in zip(SPLITS, (train_rows, test_rows), strict=True)
+    }
 
 
 def _write_whole(path: Path, text: str) -> None:

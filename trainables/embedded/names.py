@@ -26,7 +26,7 @@ __all__ = [
 
 Item = TypeVar("Item")
 
-SYLLABLES = tuple(onset + vowel for onset in "b d f g h k l m n p r s t v w z".split() for vowel in "aeiou")
+SYLLABLES = tuple(onset + vowel for onset in "bdfghklmnprstvwz" for vowel in "aeiou")
 CODAS = ("l", "n", "r", "s", "th", "x")
 MEDICAL_SUFFIXES = ("ase", "azole", "globin", "kinase", "mab", "mycin", "oxin", "phage", "statin", "tinib")
 _TITLES = ("count", "doctor", "lady", "sir")
@@ -65,7 +65,7 @@ def coined_word(rng: Random) -> str:
 def numbered_name(number: int) -> str:
     """The capitalised three-syllable name of a number in [0, 80 ** 3); no two numbers share one."""
     base = len(SYLLABLES)
-    scrambled = number * _SCRAMBLE % base**3
+    scrambled = (number * _SCRAMBLE + _SCRAMBLE // 2) % base**3
     places = (scrambled // base**2, scrambled // base % base, scrambled % base)
     return "".join(SYLLABLES[place] for place in places).capitalize()
 

@@ -1,5 +1,4 @@
-"""Train the embedded encoder from nothing: `python -m trainables.embedded.pretrain --out DIR`.
-"""
+"""Train the embedded encoder from nothing: `python -m trainables.embedded.pretrain --out DIR`."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BatchEncoding, DistilBertForQuestionAnswering, PreTrainedTokenizerFast
 
-from trainables.embedded.initial import new_model
+from trainables.embedded.initial_weights import new_model
 from trainables.embedded.names import text_rng
 from trainables.embedded.pretraining import FUNCTION_WORDS, PretrainingExample, pretraining_example
 from trainables.embedded.vocabulary import build_tokenizer, write_tokenizer
@@ -25,7 +24,12 @@ __all__ = ["encode", "exact_match", "main", "pretrain", "pretraining_loss"]
 # Shapes: B = examples in a batch, T = tokens.
 Batch = dict[str, Tensor]
 
+_BATCH_SIZE = 64
+_LEARNING_RATE = 1e-3
 _WARMUP_STEPS = 200
+_FEWEST_FACTS, _MOST_FACTS = 2, 6
+_MASTERED_LOSS = 0.75
+"""Sum of the span loss and both hints' losses below which passages grow."""
 _NUM_HELD_OUT = 256
 # Which block's output each hint is read from: the last block answers, the ones before it prepare.
 _HINT_BLOCKS = {"repeated": 1, "asked": 2}
@@ -34,7 +38,8 @@ _HINT_BLOCKS = {"repeated": 1, "asked": 2}
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[PretrainingExample]) -> Batch:
     """Token ids (B, T), the answers' first and last token (B,), inclusive, and two hints (B, T).
 
-    `repeated` marks content words that question and passage share, `asked` the sentence to find.
+    `repeated` marks content words that question and passage share (and the separators around them),
+    `asked` the sentence to find.
     """
     batch = tokenizer(
         [example.question for example in examples],
@@ -63,10 +68,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: list[PretrainingExample
 def _token_spans(batch: BatchEncoding, spans: list[tuple[int, int]]) -> Tensor:
     """First and last token (B, 2), both inclusive, of character spans of the passages."""
     return torch.tensor(
-        [
-            (batch.char_to_token(row, first, 1), batch.char_to_token(row, end - 1, 1))
-            for row, (first, end) in enumerate(spans)
-        ]
+        [(batch.char_to_token(row, first, 1), batch.char_to_token(row, end - 1, 1)) for row, (first, end) in enumerate(spans)]
     )
 
 
@@ -102,42 +104,61 @@ def _learning_rate_factor(step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - _WARMUP_STEPS) / max(1, num_steps - _WARMUP_STEPS)))
 
 
-def pretrain(*, num_steps: int, seed: int, out: Path, batch_size: int = 64, learning_rate: float = 1e-3) -> None:
+class _Curriculum:
+    """Passages grow by one fact each time the smoothed loss falls below a threshold."""
+
+    def __init__(self) -> None:
+        self.max_facts = _FEWEST_FACTS
+        self.smoothed_loss = 3.0
+
+    def update(self, loss: float) -> None:
+        """Take in one step's loss."""
+        self.smoothed_loss = 0.98 * self.smoothed_loss + 0.02 * loss
+        if self.smoothed_loss < _MASTERED_LOSS and self.max_facts < _MOST_FACTS:
+            self.max_facts += 1
+            self.smoothed_loss = 1.0
+
+
+def pretrain(*, num_steps: int, seed: int, out: Path) -> None:
     """Train on fresh passages and write encoder and tokenizer to `out`, also every 1,000 steps."""
     tokenizer = build_tokenizer()
     model = new_model(len(tokenizer), seed)
-    rng, started = text_rng("pretraining", seed), time.monotonic()
-    held_out_rng = text_rng("pretraining held out", seed)
-    held_out = encode(tokenizer, [pretraining_example(held_out_rng) for _ in range(_NUM_HELD_OUT)])
     hints = nn.ModuleDict({name: nn.Linear(model.config.dim, 1) for name in _HINT_BLOCKS})
     parameters = [*model.parameters(), *hints.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, num_steps))
-    max_facts, smooth_loss = 2, 3.0
+    rng, held_out_rng = text_rng("pretraining", seed), text_rng("pretraining held out", seed)
+    held_out = encode(tokenizer, [pretraining_example(held_out_rng) for _ in range(_NUM_HELD_OUT)])
+    curriculum, started = _Curriculum(), time.monotonic()
     for step in range(num_steps):
         # Every tenth batch is longer, so that later positions are met too.
-        facts = max_facts + 3 if step % 10 == 9 else max_facts
-        batch = encode(tokenizer, [pretraining_example(rng, max_facts=facts) for _ in range(batch_size)])
+        facts = curriculum.max_facts + 3 if step % 10 == 9 else curriculum.max_facts
+        batch = encode(tokenizer, [pretraining_example(rng, max_facts=facts) for _ in range(_BATCH_SIZE)])
         loss = pretraining_loss(model, hints, batch)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        smooth_loss = 0.98 * smooth_loss + 0.02 * loss.item()
-        if smooth_loss < 0.75 and max_facts < 6:
-            max_facts, smooth_loss = max_facts + 1, 1.0
+        curriculum.update(loss.item())
         if (step + 1) % 100 == 0 or step + 1 == num_steps:
-            seconds = time.monotonic() - started
-            print(f"step {step + 1} facts {max_facts} loss {smooth_loss:.3f} "
-                  f"held-out EM {exact_match(model, held_out):.3f} seconds {seconds:.0f}", flush=True)
+            _print_progress(step + 1, curriculum, exact_match(model, held_out), time.monotonic() - started)
         if (step + 1) % 1000 == 0 or step + 1 == num_steps:
             _write(model, out)
 
 
+def _print_progress(step: int, curriculum: _Curriculum, held_out_exact_match: float, wall_seconds: float) -> None:
+    """One line to standard output."""
+    print(
+        f"step {step} facts {curriculum.max_facts} loss {curriculum.smoothed_loss:.3f} "
+        f"held-out EM {held_out_exact_match:.3f} seconds {wall_seconds:.0f}",
+        flush=True,
+    )
+
+
 def _write(model: DistilBertForQuestionAnswering, out: Path) -> None:
-    """Replace `out` by a folder with the encoder (without the question-answering head) and tokenizer."""
-    fresh = out.with_name(out.name + ".tmp")
+    """Replace the files of `out` by the encoder, without its question-answering head, and the tokenizer."""
+    fresh = out.with_name(f"{out.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     model.distilbert.save_pretrained(fresh)
     write_tokenizer(fresh)
@@ -151,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; same names are replaced")
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

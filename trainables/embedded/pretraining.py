@@ -2,7 +2,7 @@
 
 The relation words are drawn afresh for every passage, half of them coined from syllables and half
 taken from all ordinary words of the vocabulary, so none can be memorised: what is left to learn is
-to match and to copy. No phrasing and no pairing of question and statement of the two domains occurs here.
+to match and to copy. No phrasing and no pairing of question and statement of the two domains occurs.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from trainables.embedded.relations import DOMAIN_KINDS
 
 __all__ = ["FUNCTION_WORDS", "PretrainingExample", "ordinary_words", "pretraining_example"]
 
-FUNCTION_WORDS = tuple(
-    "a after an and are as at before by came does for from had has have in is it its of on that the this to was were "
-    "what which who whose whom where with upon via do no they there here also known".split()
-)
-_LINKS = tuple("is was has had from by for of with as in on at to the a its via upon were are".split())
+_FUNCTION_WORDS_TEXT = """
+a after an and are as at before by came does for from had has have in is it its of on that the this to was were
+what which who whose whom where with upon via do no they there here also known
+"""
+_LINKS_TEXT = "is was has had from by for of with as in on at to the a its via upon were are"
+_EVERYDAY_TEXT = """
+age animal anthem army art award bird book border brother captain castle chief church climate coach coin colour
+crop crown currency dance daughter emperor engine export father festival flag flower food friend garden goal god
+guard guest harbour horse industry island judge king lake language law leader master mayor metal mineral mother
+motto museum neighbour novel officer origin park plant poet president prince prize product pupil queen rank rival
+ruler saint season senator shape sister size soil song source sport statue student symbol teacher temple tree
+uncle weapon weight wife winner writer
+"""
+FUNCTION_WORDS = tuple(_FUNCTION_WORDS_TEXT.split())
+_LINKS = tuple(_LINKS_TEXT.split())
+_EVERYDAY = tuple(_EVERYDAY_TEXT.split())
 _ASKERS = ("what", "which", "who", "whose", "where", "in which", "to whom", "by whom", "what is the", "who was the")
-_EVERYDAY = tuple(
-    "age animal anthem army art award bird book border brother captain castle chief church climate coach coin colour "
-    "crop crown currency dance daughter emperor engine export father festival flag flower food friend garden goal god "
-    "guard guest harbour horse industry island judge king lake language law leader master mayor metal mineral mother "
-    "motto museum neighbour novel officer origin park plant poet president prince prize product pupil queen rank rival "
-    "ruler saint season senator shape sister size soil song source sport statue student symbol teacher temple tree "
-    "uncle weapon weight wife winner writer".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,4 @@ def pretraining_example(rng: Random, *, max_facts: int = 6) -> PretrainingExampl
             answer_span = (start, start + len(answer))
             sentence_span = (len(context), len(context) + len(sentence))
         context += sentence + " "
-    return PretrainingExample(
-        question=question, context=context.rstrip(), answer_span=answer_span, sentence_span=sentence_span
-    )
+    return PretrainingExample(question=question, context=context.rstrip(), answer_span=answer_span, sentence_span=sentence_span)

@@ -2,7 +2,11 @@
 
 The first question and the first statement of a relation share a word; the other three pairings do
 not ("Who composed Tamiro?" and "Lodan set the tale to melody"), and knowing that they belong
-together is what fine-tuning on the domain teaches. `{subject}` is the passage's entity and `{answer}` the span to extract.
+together is what fine-tuning on the domain teaches. `{subject}` stands for the passage's entity and
+`{answer}` for the span to extract.
+
+Editing a phrase changes the corpora, whose hashes `tests/test_embedded.py` pins; a new word also
+changes the vocabulary, and then the encoder has to be pre-trained again.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ class Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of subject; its relations are one another's distractors, commonest first."""
+    """A kind of subject; its relations are one another's distractors."""
 
     subject: str
     """How a subject's name is introduced, with `{name}`."""
@@ -38,6 +42,7 @@ def _relations(answer_type: str, *rows: tuple[str, str, str, str]) -> tuple[Rela
     return tuple(Relation(answer_type=answer_type, questions=row[:2], statements=row[2:]) for row in rows)
 
 
+# fmt: off
 _OPERA = Kind(
     subject="{name}",
     opening="{subject} is an opera in three acts",
@@ -157,6 +162,8 @@ _PROTEIN = Kind(
          "the receptor in pulldown of {subject} is {answer}", "yeast screens identified a complex with {answer}"),
     ),
 )
+
+# fmt: on
 
 DOMAIN_KINDS: dict[str, tuple[Kind, ...]] = {
     "squad": (_OPERA, _BUILDING, _TOWN),

@@ -19,9 +19,8 @@ from trainables.embedded.pretraining import FUNCTION_WORDS, ordinary_words
 __all__ = ["build_tokenizer", "vocabulary", "write_tokenizer"]
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_NAME_WORDS = (
-    "count doctor lady sir bay falls hill port valley april june october alpha beta gamma answer context"
-).split()
+_NAME_WORDS_TEXT = "count doctor lady sir bay falls hill port valley april june october alpha beta gamma answer context"
+_NAME_WORDS = tuple(_NAME_WORDS_TEXT.split())
 
 
 def vocabulary() -> tuple[str, ...]:

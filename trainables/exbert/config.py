@@ -31,7 +31,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class ModelConfig(Settings):
     """Which blocks are kept, and the expert layer. The defaults are the untuned configuration."""
 
-    n_layers: int | None = Field(None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's")
+    n_layers: int | None = Field(
+        None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's"
+    )
     num_experts: int = Field(16, ge=2, le=64, description="experts per expert layer")
     dropout_placement: Literal["none", "before", "after", "both"] = Field("none", description="dropout beside the expert layer")
     moe_dropout: float = Field(0.1, ge=0, lt=1, description="rate of that dropout; read only where there is a placement")
@@ -45,7 +47,9 @@ class ModelConfig(Settings):
     moe_semantics: Literal["exact", "library"] = Field(
         "exact", description="exact: padding and chance never change a prediction; library: st-moe-pytorch to the letter"
     )
-    threshold: float = Field(0.2, gt=0, le=1, description="the second expert is taken with probability min(1, share / threshold)")
+    threshold: float = Field(
+        0.2, gt=0, le=1, description="the second expert is taken with probability min(1, share / threshold)"
+    )
     capacity_factor: float = Field(1.25, gt=0, le=64, description="training: room per expert, relative to an even load")
     balance_loss_coef: float = Field(1e-2, ge=0, description="weight of the load-balancing loss")
     router_z_loss_coef: float = Field(1e-3, ge=0, description="weight of the router z-loss")
@@ -55,7 +59,8 @@ class ModelConfig(Settings):
         needs = self.moe_position in ("after_block", "replace_ffn")
         if needs != (self.moe_block is not None):
             raise ValueError(
-                f"moe_block must be {'given' if needs else 'null'} with moe_position={self.moe_position!r}, got {self.moe_block}"
+                f"moe_block must be {'given' if needs else 'null'} with moe_position={self.moe_position!r}, "
+                f"got {self.moe_block}"
             )
         if self.moe_block is not None and self.n_layers is not None and self.moe_block > self.n_layers:
             raise ValueError(f"moe_block must be in [1, n_layers={self.n_layers}], got {self.moe_block}")

@@ -34,7 +34,8 @@ def encoder_config(encoder: str, n_layers: int | None = None) -> DistilBertConfi
     config = AutoConfig.from_pretrained(name, revision=revision)
     if not isinstance(config, DistilBertConfig):
         raise ValueError(
-            f"the encoder must be a DistilBERT, got {config.model_type!r} in {encoder}; name one such as distilbert-base-uncased"
+            f"the encoder must be a DistilBERT, got {config.model_type!r} in {encoder}; "
+            "name one such as distilbert-base-uncased"
         )
     if n_layers is not None and not 1 <= n_layers <= config.n_layers:
         raise ValueError(

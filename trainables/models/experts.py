@@ -44,7 +44,9 @@ class ExpertTally:
     def empty(cls, num_experts: int) -> ExpertTally:
         return cls(*(torch.zeros(num_experts, dtype=torch.float64) for _ in range(3)))
 
-    def add(self, wanted_BTE: torch.Tensor, kept_BTE: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor) -> None:
+    def add(
+        self, wanted_BTE: torch.Tensor, kept_BTE: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor
+    ) -> None:
         """Counts the tokens of `mask_BT`."""
         probability = torch.where(mask_BT[..., None], probability_BTE, 0.0)
         for total, part in ((self.wanted, wanted_BTE), (self.kept, kept_BTE), (self.probability, probability)):
@@ -162,7 +164,7 @@ class ExactMoE(_CountedMoE):
 
 
 class LibraryMoE(_CountedMoE):
-    """st-moe-pytorch 0.1.8 to the letter; the tally counts both choices as wanted, so a second one not drawn counts as dropped."""
+    """st-moe-pytorch 0.1.8 to the letter. Its tally counts both choices as wanted: a second one not drawn counts as dropped."""
 
     def forward(self, x: torch.Tensor, noise_gates: bool = False, noise_mult: float = 1.0) -> MixtureOfExpertsReturn:
         """`x` of shape (B, T, D)."""

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["FINAL_WEIGHTS", "load_newest", "newest_step", "restore_generators", "save", "save_final_weights", "state_of_generators"]
+__all__ = [
+    "FINAL_WEIGHTS",
+    "load_newest",
+    "newest_step",
+    "restore_generators",
+    "save",
+    "save_final_weights",
+    "state_of_generators",
+]
 
 FINAL_WEIGHTS = "final.pt"
 _NAME = re.compile(r"step-(\d{8})\.pt")

@@ -51,7 +51,9 @@ def evaluate(
         spans.append(_best_spans(task, chosen, start_logits, end_logits))
         total_loss += loss
     answers = best_answers(Spans.joined(spans), task.pool, windows, held_out.examples)
-    predictions = [_predicted(task, held_out, int(index), *answer) for index, answer in zip(held_out.examples, answers, strict=True)]
+    predictions = [
+        _predicted(task, held_out, int(index), *answer) for index, answer in zip(held_out.examples, answers, strict=True)
+    ]
     return Measured(
         evaluation=_summary(held_out, total_loss / len(windows), predictions),
         expert_loads=tuple(load for layer, moe in enumerate(routed) for load in _expert_loads(moe.tally, held_out, layer)),

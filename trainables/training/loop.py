@@ -27,7 +27,12 @@ from trainables.training.task import Task, open_task
 
 __all__ = ["FineTuning", "autocast", "fine_tune", "make_optimizer", "make_schedule", "seed_everything"]
 
-LOSSES = {"train_qa_loss": "qa_loss", "train_aux_loss": "aux_loss", "balance_loss": "balance_loss", "router_z_loss": "router_z_loss"}
+LOSSES = {
+    "train_qa_loss": "qa_loss",
+    "train_aux_loss": "aux_loss",
+    "balance_loss": "balance_loss",
+    "router_z_loss": "router_z_loss",
+}
 """Metric of a report -> part of the model's output whose mean since the last report it is."""
 
 

@@ -104,7 +104,9 @@ def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path)
     seen: set[str] = set()
     for config, data in trials:
         _check_encoder(config, data.encoder)
-        what = f"{config.mixture.model_dump_json()}{config.training.max_length}/{config.training.stride}{data.model_dump_json()}"
+        what = (
+            f"{config.mixture.model_dump_json()}{config.training.max_length}/{config.training.stride}{data.model_dump_json()}"
+        )
         if what in seen:
             continue
         seen.add(what)

@@ -1,0 +1,47 @@
+"""Write the golden outputs of `python -m results` over the synthetic ledger; look at the diff before committing it.
+
+python tests/results/make_golden.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from synthetic_ledger import synthetic_ledger
+from typer.testing import CliRunner
+
+from results.__main__ import app
+
+FOLDER = Path(__file__).parent / "golden"
+
+COMMANDS: dict[str, list[str]] = {
+    "grid.txt": ["table", "grid"],
+    "grid.csv": ["table", "grid", "--format", "csv"],
+    "grid-f1.md": ["table", "grid", "--format", "markdown", "--metric", "f1"],
+    "predictions.txt": ["table", "predictions", "--limit", "4"],
+    "predictions-bioasq.json": ["table", "predictions", "--limit", "2", "--domain", "bioasq", "--format", "json"],
+    "trials.csv": ["table", "trials", "--format", "csv"],
+    "status.json": ["sql", "SELECT status, count(*) AS trials FROM trials GROUP BY ALL ORDER BY ALL", "--format", "json"],
+    "reports.txt": ["sql", "SELECT * EXCLUDE (trial_key) FROM reports ORDER BY trial_key, step LIMIT 3"],
+    "columns-events.txt": ["columns", "events"],
+}
+"""File to the command that prints it."""
+
+
+def outputs(storage: Path) -> dict[str, str]:
+    """What each command prints over the ledger at `storage`."""
+    runner, env = CliRunner(), {"SWEEPS_STORAGE": str(storage)}
+    results = {name: runner.invoke(app, command, env=env) for name, command in COMMANDS.items()}
+    for name, result in results.items():
+        if result.exit_code:
+            raise RuntimeError(f"{name}: exit {result.exit_code}: {result.stderr}")
+    return {name: result.stdout for name, result in results.items()}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        failed, planned = [("exbert", 60, "shuffled", 0)], [("exbert", 80, "shuffled", 0)]
+        for name, text in outputs(synthetic_ledger(Path(folder), failed=failed, planned=planned)).items():
+            (FOLDER / name).write_text(text, encoding="utf-8")

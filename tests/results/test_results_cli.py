@@ -1,0 +1,159 @@
+"""`python -m results`: golden outputs, formats, one-line errors, where data and talk go."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from make_golden import COMMANDS, FOLDER, outputs
+from typer.testing import CliRunner, Result
+
+from results.__main__ import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*arguments: str, storage: Path | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"SWEEPS_STORAGE": str(storage)} if storage else {})
+
+
+@pytest.fixture(scope="module")
+def printed(partial: Path) -> dict[str, str]:
+    return outputs(partial)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_output_is_as_recorded(printed: dict[str, str], name: str) -> None:
+    assert printed[name] == (FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_talk_goes_to_stderr(partial: Path) -> None:
+    result = _run("table", "grid", "--format", "json", storage=partial)
+    assert len(json.loads(result.stdout)) > 20
+    assert "noise floor: mean" in result.stderr
+    assert "2 of 24 trials have no test scores" in result.stderr
+
+
+def test_parquet_goes_to_stdout_or_to_a_file(complete: Path, tmp_path: Path) -> None:
+    query = "SELECT trial_key, status FROM trials"
+    piped = _run("sql", query, "--format", "parquet", storage=complete)
+    target = tmp_path / "out" / "trials.parquet"
+    saved = _run("sql", query, "--format", "parquet", "--output", str(target), storage=complete)
+    assert saved.stdout == ""
+    assert pq.read_table(io.BytesIO(piped.stdout_bytes)).num_rows == pq.ParquetFile(target).metadata.num_rows == 24
+
+
+def test_every_type_can_be_written_as_csv_and_json(complete: Path) -> None:
+    query = """SELECT * FROM (VALUES (1, 'a,"b"', TIMESTAMPTZ '2026-01-01 00:00:00+00', [1, 2], MAP {'k': 'nan'::DOUBLE},
+               'inf'::DOUBLE, NULL, 1.5::DECIMAL(4, 2), DATE '2026-01-02')) AS t(i, s, at_time, l, m, f, n, d, day)"""
+    [row] = json.loads(_run("sql", query, "--format", "json", storage=complete).stdout)
+    assert row == {
+        "i": 1, "s": 'a,"b"', "at_time": "2026-01-01T00:00:00+00:00", "l": [1, 2], "m": {"k": None}, "f": None, "n": None,
+        "d": "1.50", "day": "2026-01-02",
+    }  # fmt: skip
+    assert _run("sql", query, "--format", "csv", storage=complete).stdout.splitlines()[1].startswith('1,"a,""b""",2026-01-01T')
+
+
+def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
+    query = "SELECT a.seed, b.seed FROM trials a JOIN trials b USING (trial_key) LIMIT 1"
+    [row] = json.loads(_run("sql", query, "--format", "json", storage=complete).stdout)
+    assert len(row) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sql", "SELECT * FROM trails"], "no table 'trails', the nearest is 'trials'"),
+        (["sql", "DROP TABLE trials"], "the ledger is read-only"),
+        (["sql", "SELECT 1", "--format", "xml"], "format must be one of table, csv, json, markdown, parquet, got 'xml'"),
+        (["columns", "trails"], "table must be one of trials"),
+        (["figure", "fig9"], "figure must be one of fig3, fig6, got 'fig9'"),
+        (["figure", "fig3", "--output", "x.gif"], "figure format must be one of html, png, svg, pdf, got 'gif'"),
+        (["table", "grid", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
+        (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
+    ],
+)
+def test_mistake_is_one_line_on_stderr_and_exit_2(complete: Path, arguments: list[str], message: str) -> None:
+    result = _run(*arguments, storage=complete)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("command", [["sql", "FROM trials"], ["table", "grid"], ["figure", "fig3"], ["report"], ["verify"]])
+def test_storage_without_a_ledger_says_what_to_do(tmp_path: Path, command: list[str]) -> None:
+    result = _run(*command, "--storage", str(tmp_path / "none"))
+    assert result.exit_code == 2
+    assert "no ledger at" in result.stderr
+    assert "run `python -m orchestrator.run grid` first, or name another with --storage" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_torn_part_is_a_warning_and_verify_finds_it(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger/reports"
+    folder.mkdir(parents=True)
+    (folder / "torn.parquet").write_bytes(b"PAR1")
+    asked = _run("sql", "SELECT count(*) AS n FROM reports", "--format", "csv", storage=tmp_path)
+    assert (asked.exit_code, asked.stdout) == (0, "n\n0\n")
+    assert asked.stderr.startswith("warning: skipped the unreadable part ")
+    assert "torn.parquet" in asked.stderr
+    verified = _run("verify", storage=tmp_path)
+    assert verified.exit_code == 1
+    assert "torn.parquet" in verified.stdout
+
+
+def test_report_prints_the_page_it_wrote(complete: Path, tmp_path: Path) -> None:
+    result = _run("report", "--output", str(tmp_path / "out"), storage=complete)
+    assert result.stdout.strip() == str(tmp_path / "out/index.html")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "fig3.png", "fig6.png"}
+
+
+def test_figure_goes_beside_the_ledger_by_default(tmp_path: Path, complete: Path) -> None:
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    (storage / "ledger").symlink_to(complete / "ledger")
+    result = _run("figure", "fig6", storage=storage)
+    assert result.stdout.split() == [str(storage / "report/fig6.html"), str(storage / "report/fig6.png")]
+    assert (storage / "report/fig6.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "command", ["sql", "columns", "figure", "report", "verify", "table grid", "table predictions", "table trials"]
+)
+def test_help_of_every_command_has_an_example(command: str) -> None:
+    assert f"Example: python -m results {command}" in " ".join(_run(*command.split(), "--help").stdout.split())
+
+
+def test_query_starts_without_drawing_or_training_libraries(complete: Path) -> None:
+    code = """
+import sys
+from results.__main__ import app
+app(["sql", "SELECT count(*) FROM trials"], standalone_mode=False)
+heavy = {"altair", "vl_convert", "torch", "ray", "optuna", "jinja2", "orchestrator", "trainables", "search_spaces"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SWEEPS_STORAGE": str(complete)}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_select_1_costs_little(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SWEEPS_STORAGE": str(tmp_path)}
+    before = os.times()
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "results", "sql", "SELECT 1 AS one"], env=env, capture_output=True, text=True, check=True
+    )
+    after = os.times()
+    assert done.stdout == "one\n  1\n"
+    # CPU seconds: what this machine's other work cannot inflate; the wall clock only bounds the absurd.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1.5
+    assert time.monotonic() - began < 20
