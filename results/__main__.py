@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from results.grid import Grid
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 DEFAULT_STORAGE = "./sweeps-data"
 
@@ -218,6 +218,9 @@ def _one_line_errors() -> Iterator[None]:
         warnings.showwarning = lambda message, *_args, **_rest: typer.echo(f"warning: {message}", err=True)
         try:
             yield
+        except BrokenPipeError:
+            # The reader left early (`| head`); Click ends quietly.
+            raise
         except (LedgerError, ValueError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
@@ -266,13 +269,5 @@ def _say(notes: list[str] | tuple[str, ...]) -> None:
         typer.echo(note, err=True)
 
 
-def main() -> None:
-    """Run the command line; a reader that closes the pipe early (`| head`) ends it quietly."""
-    try:
-        app(prog_name="python -m results")
-    except BrokenPipeError:
-        sys.stderr.close()
-
-
 if __name__ == "__main__":
-    main()
+    app(prog_name="python -m results")

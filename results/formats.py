@@ -45,9 +45,9 @@ def to_rich_text(table: pa.Table, *, width: int) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(header_style="bold", box=None, pad_edge=False, row_styles=["", "dim"] if table.num_rows > 5 else [""])
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
     for field in table.schema:
-        drawn.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left", overflow="fold")
+        drawn.add_column(Text(field.name), justify="right" if _is_right(field) else "left", overflow="fold")
     for row in plain_rows(table):
         drawn.add_row(*(Text(_cell(value)) for value in row))
     console = Console(width=width, force_terminal=True, file=io.StringIO())
@@ -60,7 +60,7 @@ def _aligned(table: pa.Table) -> str:
     """Columns padded to their widest value, two spaces apart, numbers to the right; one line per row."""
     lines = [table.column_names, *([_one_line(_cell(value)) for value in row] for row in plain_rows(table))]
     widths = [max(len(line[i]) for line in lines) for i in range(table.num_columns)]
-    right = [_is_number(field.type) for field in table.schema]
+    right = [_is_right(field) for field in table.schema]
     padded = ("  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(line, widths, right, strict=True)) for line in lines)
     return "".join(f"{line.rstrip()}\n" for line in padded)
 
@@ -87,7 +87,7 @@ def _markdown(table: pa.Table) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |\n"
 
-    rule = ["---:" if _is_number(field.type) else "---" for field in table.schema]
+    rule = ["---:" if _is_right(field) else "---" for field in table.schema]
     body = (line([_cell(value) for value in row]) for row in plain_rows(table))
     return line(table.column_names) + "| " + " | ".join(rule) + " |\n" + "".join(body)
 
@@ -116,5 +116,7 @@ def _one_line(text: str) -> str:
     return text.replace("\r", "").replace("\n", "⏎")
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+def _is_right(field: pa.Field) -> bool:
+    """Numbers stand to the right, and so does a text column of formatted numbers that says so in its metadata."""
+    is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+    return bool(is_number or (field.metadata or {}).get(b"align") == b"right")

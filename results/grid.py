@@ -12,7 +12,7 @@ from results import paper
 from results.errors import QueryError
 from results.ledger import Ledger
 
-__all__ = ["Cell", "Grid", "GridTrial", "load_grid", "ratio", "summarise"]
+__all__ = ["Cell", "Grid", "GridTrial", "load_grid", "ratio", "require_sweep", "summarise"]
 
 _METRICS = ("em", "f1")
 
@@ -116,14 +116,22 @@ def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
     if sweep_id is None:
         chosen = _comparable(plans)
     else:
+        require_sweep(ledger, sweep_id)
         chosen = [plan for plan in plans if plan["sweep_id"] == sweep_id]
-        if not chosen:
-            raise QueryError(_unknown_sweep(sweep_id, plans))
     states = _states(ledger) if chosen else {}
     scores = _test_scores(ledger) if chosen else {}
     trials = tuple(_trial(plan, states, scores) for plan in {plan["trial_key"]: plan for plan in chosen}.values())
     latest = chosen[-1] if chosen else {}
     return Grid(trials, _domains(chosen, trials), latest.get("preset"), latest.get("mixture_size"))
+
+
+def require_sweep(ledger: Ledger, sweep_id: str) -> None:
+    """Raises QueryError, which names the nearest, for a sweep that the ledger does not have."""
+    known = ledger.sql("SELECT DISTINCT sweep_id FROM plans ORDER BY sweep_id").column(0).to_pylist()
+    if sweep_id not in known:
+        close = get_close_matches(sweep_id, known, n=1)
+        nearest = f", the nearest is {close[0]!r}" if close else ""
+        raise QueryError(f"no sweep {sweep_id!r} in the ledger{nearest}; it has {', '.join(known) or 'none'}")
 
 
 def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -183,13 +191,6 @@ def _domains(plans: Sequence[dict[str, Any]], trials: Sequence[GridTrial]) -> tu
     mixed = [domain for plan in plans for domain in plan["domains"] or ()]
     tested = sorted({domain for trial in trials for domain in trial.em})
     return tuple(dict.fromkeys([*mixed, *tested]))
-
-
-def _unknown_sweep(sweep_id: str, plans: Sequence[dict[str, Any]]) -> str:
-    known = list(dict.fromkeys(plan["sweep_id"] for plan in plans))
-    close = get_close_matches(sweep_id, known, n=1)
-    nearest = f", the nearest is {close[0]!r}" if close else ""
-    return f"no sweep {sweep_id!r} in the ledger{nearest}; it has {', '.join(known) or 'none'}"
 
 
 def _describe(trial: GridTrial) -> str:

@@ -114,11 +114,13 @@ def open_storage(storage: str | Path | Storage) -> Storage:
     """
     if isinstance(storage, Storage):
         return storage
-    shown = str(storage)
-    if "://" not in shown:
-        return Storage(fs.LocalFileSystem(), Path(shown).expanduser().resolve().as_posix(), shown)
+    given = str(storage)
+    # A URI may carry credentials (s3://key:secret@bucket), which no message or report may repeat.
+    shown = re.sub(r"//[^/@]*@", "//", given)
+    if "://" not in given:
+        return Storage(fs.LocalFileSystem(), Path(given).expanduser().resolve().as_posix(), given)
     try:
-        filesystem, root = fs.FileSystem.from_uri(shown)
+        filesystem, root = fs.FileSystem.from_uri(given)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"storage must be a local path or a URI that pyarrow opens, got {shown!r}: {error}") from error
     return Storage(filesystem, root.rstrip("/"), shown)

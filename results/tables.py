@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from results import comparisons, paper
-from results.grid import Cell, Grid, ratio
+from results.grid import Cell, Grid, ratio, require_sweep
 from results.ledger import Ledger
 
 __all__ = ["GridRow", "GridTable", "gains_table", "grid_table", "levels_table", "trials_table"]
@@ -61,7 +61,9 @@ class GridTable:
         for share in self.shares:
             columns[ratio(share)] = [_cell_text(row.cells.get(share), row.section) for row in self.rows]
         columns["note"] = [row.note for row in self.rows]
-        return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+        right = {ratio(share): {"align": "right"} for share in self.shares}
+        fields = [pa.field(name, pa.string(), metadata=right.get(name)) for name in columns]
+        return pa.table(columns, schema=pa.schema(fields))
 
 
 def grid_table(grid: Grid, *, metric: str = "em") -> GridTable:
@@ -134,7 +136,12 @@ def gains_table(grid: Grid) -> pa.Table:
 
 
 def trials_table(ledger: Ledger, sweep_id: str | None = None) -> pa.Table:
-    """One row per trial: what it is, how it stands, its test EM per domain in percent and its seconds."""
+    """One row per trial: what it is, how it stands, its test EM per domain in percent and its seconds.
+
+    Raises QueryError for a sweep that the ledger does not have.
+    """
+    if sweep_id is not None:
+        require_sweep(ledger, sweep_id)
     query = f"SELECT {_TRIAL_COLUMNS} FROM trials {_IN_SWEEP if sweep_id else ''} ORDER BY {_TRIAL_ORDER}"
     rows = ledger.sql(query, {"sweep": sweep_id} if sweep_id else None)
     scored = ledger.sql("""

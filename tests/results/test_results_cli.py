@@ -77,6 +77,7 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
         (["figure", "fig9"], "figure must be one of fig3, fig6, got 'fig9'"),
         (["figure", "fig3", "--output", "x.gif"], "figure format must be one of html, png, svg, pdf, got 'gif'"),
         (["table", "grid", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
+        (["table", "trials", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
     ],
 )
@@ -157,3 +158,14 @@ def test_select_1_costs_little(tmp_path: Path) -> None:
     # CPU seconds: what this machine's other work cannot inflate; the wall clock only bounds the absurd.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.5
     assert time.monotonic() - began < 20
+
+
+def test_reader_that_leaves_early_sees_no_error(complete: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SWEEPS_STORAGE": str(complete)}
+    query = "SELECT * FROM range(2000000)"
+    command = [sys.executable, "-m", "results", "sql", query, "--format", "csv"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "range\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""

@@ -116,7 +116,7 @@ def test_report_is_one_file_with_the_libraries_once(partial: Path) -> None:
     _assert_self_contained(page)
     assert page.count("window.vegaEmbed=") == 1
     assert len(page) < 1_500_000
-    for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "noise floor: mean", "§3.4"):
+    for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "Noise floor: mean", "§3.4"):
         assert text in page
     for name in FIGURES:
         found = re.search(rf'id="{name}-spec">(.*?)</script>', page, re.DOTALL)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.parts import attempt_part, list_attempts, open_storage, write_part
+from results.parts import Storage, attempt_part, list_attempts, open_storage, write_part
 from results.schema import SCHEMA_VERSION, TABLES
 
 KEY = "0123456789abcdef"
@@ -148,3 +149,16 @@ def test_storage_takes_uris_home_and_relative_paths(tmp_path: Path, monkeypatch:
 def test_storage_of_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="got 'gopher://x/y'"):
         open_storage("gopher://x/y")
+
+
+def test_credentials_in_a_uri_are_never_shown() -> None:
+    storage = open_storage("s3://key:secret@bucket/folder?region=us-east-1")
+    assert (storage.shown, storage.root) == ("s3://bucket/folder?region=us-east-1", "bucket/folder")
+
+
+def test_storage_that_is_not_a_local_disk_is_written_and_read(tmp_path: Path) -> None:
+    elsewhere = Storage(fs.SubTreeFileSystem(tmp_path.as_posix(), fs.LocalFileSystem()), "bucket/sweeps", "sub://bucket/sweeps")
+    assert not Ledger(elsewhere).storage.has_ledger()
+    write_part(elsewhere, "reports", "r", [{"trial_key": KEY, "attempt": 1, "step": 1}])
+    assert Ledger(elsewhere).sql("SELECT step FROM reports").to_pylist() == [{"step": 1}]
+    assert (tmp_path / "bucket/sweeps/ledger/reports/r.parquet").exists()

@@ -12,7 +12,7 @@ from trainables.data.columns import rows_from_columns
 from trainables.data.counts import RowCounts
 from trainables.data.errors import DataError
 from trainables.data.formats import detect_format, read_file
-from trainables.data.revisions import resolve_revision
+from trainables.data.revisions import cached_snapshot, resolve_revision
 from trainables.data.rows import quiet_progress
 from trainables.data.sources import HubSource, LocalSource, Role, data_files, parse_source
 
@@ -36,8 +36,7 @@ def load_rows(text: str, role: Role, file_format: str = "auto") -> tuple[dataset
     """
     source = parse_source(text, role)
     if isinstance(source, HubSource):
-        revision = resolve_revision(source.repo_id, source.revision, kind="dataset")
-        return align(_load_table(source.repo_id, revision, source))
+        return align(_load_hub(source))
     if source.path.is_file():
         return align(read_file(source.path, file_format))
     files = data_files(source.path)
@@ -46,6 +45,17 @@ def load_rows(text: str, role: Role, file_format: str = "auto") -> tuple[dataset
     chosen = _of_splits(files, source)
     raw = [read_file(path, detect_format(path) if file_format == "auto" else file_format) for path in chosen]
     return align(datasets.concatenate_datasets(raw))
+
+
+def _load_hub(source: HubSource) -> datasets.Dataset:
+    revision = resolve_revision(source.repo_id, source.revision, kind="dataset")
+    try:
+        return _load_table(source.repo_id, revision, source)
+    except DataError:
+        snapshot = cached_snapshot(source.repo_id, revision, kind="dataset")
+        if snapshot is None:
+            raise
+        return _load_table(str(snapshot), None, source)  # no network, but the files were downloaded before
 
 
 def _load_table(path: str, revision: str | None, source: LocalSource | HubSource) -> datasets.Dataset:

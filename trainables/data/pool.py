@@ -75,7 +75,8 @@ class WindowPool:
         first = self._first_window[examples]
         counts = self._first_window[np.asarray(examples) + 1] - first
         ends = np.cumsum(counts)
-        return np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(first - ends + counts, counts)
+        windows: np.ndarray = np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(first - ends + counts, counts)
+        return windows
 
     def example(self, index: int) -> Example:
         """One example's text and answers."""

@@ -9,14 +9,16 @@ from typing import Literal
 
 from trainables.data.errors import DataError
 
-__all__ = ["resolve_revision"]
+__all__ = ["cached_snapshot", "resolve_revision"]
+
+Kind = Literal["dataset", "model"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 15.0
 
 
 @cache
-def resolve_revision(repo_id: str, revision: str | None, *, kind: Literal["dataset", "model"]) -> str:
+def resolve_revision(repo_id: str, revision: str | None, *, kind: Kind) -> str:
     """The full commit hash of a hub repository's revision (None: its newest), asked once per process.
 
     A full hash is taken as it is, without the network. Raises: DataError when the hub does not know the repository or
@@ -43,15 +45,24 @@ def resolve_revision(repo_id: str, revision: str | None, *, kind: Literal["datas
     return commit
 
 
-def _cached_commit(repo_id: str, revision: str | None, kind: str) -> str | None:
-    from huggingface_hub import constants
+def cached_snapshot(repo_id: str, commit: str, *, kind: Kind) -> Path | None:
+    """The folder in the local hub cache with the files of `repo_id` at `commit` that were ever downloaded, if there is one."""
+    folder = _cache_folder(repo_id, kind) / "snapshots" / commit
+    return folder if folder.is_dir() else None
 
-    repository = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
-    reference = repository / "refs" / (revision or "main")
+
+def _cached_commit(repo_id: str, revision: str | None, kind: Kind) -> str | None:
+    reference = _cache_folder(repo_id, kind) / "refs" / (revision or "main")
     if not reference.is_file():
         return None
     commit = reference.read_text().strip()
-    return commit if (repository / "snapshots" / commit).is_dir() else None
+    return commit if cached_snapshot(repo_id, commit, kind=kind) else None
+
+
+def _cache_folder(repo_id: str, kind: Kind) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
 
 
 def _unknown(repo_id: str, revision: str | None, kind: str, error: Exception) -> str:
@@ -63,8 +74,9 @@ def _unknown(repo_id: str, revision: str | None, kind: str, error: Exception) ->
 
 
 def _unreachable(repo_id: str, kind: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
     return (
-        f"cannot reach the Hugging Face hub for {kind} {repo_id!r} ({type(error).__name__}: {error}), it is not in the local "
+        f"cannot reach the Hugging Face hub for {kind} {repo_id!r} ({type(error).__name__}: {reason}), it is not in the local "
         "hub cache, and no local file or folder has that name; "
         f"name local files, pin a cached commit ({repo_id}@<40 hex digits>), or use --preset embedded"
     )

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from trainables.embedded.names import NAME_MAKERS, chance, coined_word, numbered_name, pick, sample, text_rng
+from trainables.embedded.names import LANDMARKS, NAME_MAKERS, chance, coined_word, numbered_name, pick, sample, text_rng
 from trainables.embedded.relations import DOMAIN_KINDS, Kind, Relation
 
 __all__ = ["DOMAINS", "SPLITS", "Row", "corpora_in", "generate", "to_bioasq_csv", "to_squad_json", "write_corpora"]
@@ -96,10 +96,12 @@ def _num_facts(rng: Random) -> int:
 
 
 def _golds(rng: Random, answer: str, start: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The answer and, for half of the longer ones, its last word alone as a second annotator's choice."""
+    """The answer and, for half of the longer ones, its shorter form as a second annotator's choice."""
     if " " not in answer or chance(rng, 0.5):
         return (answer,), (start,)
-    last = answer.split(" ")[-1]
+    rest, last = answer.rsplit(" ", 1)
+    if last.lower() in LANDMARKS:
+        return (answer, rest), (start, start)
     return (answer, last), (start, start + len(answer) - len(last))
 
 

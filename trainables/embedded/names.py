@@ -13,6 +13,7 @@ from typing import TypeVar
 
 __all__ = [
     "CODAS",
+    "LANDMARKS",
     "MEDICAL_SUFFIXES",
     "NAME_MAKERS",
     "SYLLABLES",
@@ -30,7 +31,7 @@ SYLLABLES = tuple(onset + vowel for onset in "bdfghklmnprstvwz" for vowel in "ae
 CODAS = ("l", "n", "r", "s", "th", "x")
 MEDICAL_SUFFIXES = ("ase", "azole", "globin", "kinase", "mab", "mycin", "oxin", "phage", "statin", "tinib")
 _TITLES = ("count", "doctor", "lady", "sir")
-_LANDMARKS = ("bay", "falls", "hill", "port", "valley")
+LANDMARKS = ("bay", "falls", "hill", "port", "valley")
 # Odd and not a multiple of 5, so multiplying by it permutes the residues modulo 80 ** 3.
 _SCRAMBLE = 190_523
 
@@ -80,7 +81,7 @@ def _person(rng: Random) -> str:
 def _place(rng: Random) -> str:
     """A place name, sometimes with the kind of landmark it is."""
     name = coined_word(rng).capitalize()
-    return f"{name} {pick(rng, _LANDMARKS).capitalize()}" if chance(rng, 0.35) else name
+    return f"{name} {pick(rng, LANDMARKS).capitalize()}" if chance(rng, 0.35) else name
 
 
 def _molecule(rng: Random) -> str:

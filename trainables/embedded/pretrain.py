@@ -164,6 +164,7 @@ def _write(model: DistilBertForQuestionAnswering, out: Path) -> None:
     write_tokenizer(fresh)
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(fresh.iterdir()):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
         os.replace(path, out / path.name)
     fresh.rmdir()
 

@@ -25,7 +25,7 @@ from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
 from trainables.training.task import Task, open_task
 
-__all__ = ["FineTuning", "autocast", "fine_tune", "make_optimizer", "make_schedule", "seed_everything"]
+__all__ = ["FineTuning", "autocast", "fine_tune", "make_optimizer", "make_schedule", "seed_everything", "update"]
 
 LOSSES = {
     "train_qa_loss": "qa_loss",
@@ -72,6 +72,17 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Ad
 def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """From the peak rate linearly to 0 after `total_steps`."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / max(1, total_steps)))
+
+
+def update(
+    loss: torch.Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, max_grad_norm: float
+) -> None:
+    """One optimiser step down `loss`: gradients, clipped to the global norm `max_grad_norm`, then weights and rate."""
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_grad_norm)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def autocast(training: TrainingConfig, device: str) -> torch.autocast:
@@ -124,16 +135,11 @@ class FineTuning:
         return {math.ceil(self.steps_per_epoch * part / parts) % self.steps_per_epoch for part in range(1, parts + 1)}
 
     def _train_step(self, windows: np.ndarray) -> None:
-        self.model.train()
         batch = self.task.tensors(windows, self.context.device)
-        with autocast(self.config.training, self.context.device):
-            output = self.model(**batch)
-        output.loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.max_grad_norm)
         self.last_rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.config.training, self.context.device):
+            output = self.model.train()(**batch)
+        update(output.loss, self.optimizer, self.schedule, self.config.training.max_grad_norm)
         self.step += 1
         self.samples_seen += len(windows)
         for name, part in LOSSES.items():

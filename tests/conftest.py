@@ -1,0 +1,33 @@
+"""What tests of several packages share: the embedded default, cut down to seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TINY: dict[str, Any] = {
+    "encoder": "embedded",
+    "domains": {"squad": "embedded", "bioasq": "embedded"},
+    "mixture_size": 40,
+    "shares": [0, 60],
+    "orders": ["concatenated", "shuffled"],
+    "trainables": ["distilbert", "exbert"],
+    "model": {"n_layers": 1, "num_experts": 4},
+    "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "evaluation": {"validation_examples": 12, "test_examples": 12},
+    "resources": {"gpus_per_trial": 0},
+}
+
+
+@pytest.fixture
+def preset_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a preset of eight one-second trials; keyword arguments replace its keys."""
+
+    def write(name: str = "tiny.yaml", **changes: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({**TINY, **changes}), encoding="utf-8")
+        return path
+
+    return write

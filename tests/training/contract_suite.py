@@ -1,0 +1,151 @@
+"""What every trainable must do (design: the trainable contract). A new trainable inherits it and writes no such tests."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from orchestrator.trial import Trial
+from trainables.config import QAConfig
+from trainables.contract import Report, TrialContext
+from trainables.data.spec import DataSpec
+from trainables.registry import settings_of, train_function
+
+
+class TrainableContract:
+    """Inherit it, name the trainable, and say how its model differs from the defaults and which values are out of range."""
+
+    trainable: str
+    model: dict[str, Any] = {}
+    out_of_range: list[tuple[str, Any]] = []  # noqa: RUF012
+
+    @pytest.fixture
+    def config(self) -> QAConfig:
+        return settings_of(self.trainable).config.model_validate(
+            {
+                "mixture": {"share": 60, "size": 40},
+                "model": self.model,
+                "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "max_length": 128, "stride": 32},
+                "evaluation": {"validation_examples": 10, "test_examples": 10},
+            }
+        )
+
+    @pytest.fixture
+    def context(self, data: DataSpec, prepared_dir: Path, tmp_path: Path) -> TrialContext:
+        return TrialContext(
+            seed=3,
+            data=data,
+            device="cpu",
+            num_threads=1,
+            checkpoint_dir=tmp_path / "checkpoints",
+            prepared_dir=prepared_dir,
+            checkpoint_seconds=0,
+        )
+
+    def reports(self, config: QAConfig, context: TrialContext) -> Iterator[Report]:
+        return train_function(self.trainable)(config, context)
+
+    def test_the_same_seed_gives_identical_reports(self, config: QAConfig, context: TrialContext, tmp_path: Path) -> None:
+        first = [without_path(report) for report in self.reports(config, context)]
+        torch.rand(7)  # whatever ran before in the process
+        again = replace(context, checkpoint_dir=tmp_path / "again")
+        assert [without_path(report) for report in self.reports(config, again)] == first
+
+    def test_another_seed_gives_other_reports(self, config: QAConfig, context: TrialContext, tmp_path: Path) -> None:
+        first = next(self.reports(config, context))
+        other = next(self.reports(config, replace(context, seed=4, checkpoint_dir=tmp_path / "other")))
+        assert first.metrics["train_qa_loss"] != other.metrics["train_qa_loss"]
+
+    def test_steps_increase_and_metrics_are_those_declared(self, config: QAConfig, context: TrialContext) -> None:
+        reports = list(self.reports(config, context))
+        assert all(earlier.step < later.step for earlier, later in pairwise(reports))
+        assert reports[-1].epoch == config.training.epochs
+        assert len(reports) == config.training.epochs * config.evaluation.reports_per_epoch
+        for report in reports:
+            assert tuple(report.metrics) == settings_of(self.trainable).metrics
+            assert all(value is None or math.isfinite(value) for value in report.metrics.values())
+            assert (report.metrics["val_qa_loss"] is not None) == (report.epoch % 1 == 0)
+            assert 0 < report.params_trainable <= report.params_total
+
+    def test_the_test_split_is_evaluated_once_at_the_end_with_every_prediction(self, config: QAConfig, context: TrialContext) -> None:
+        *earlier, last = self.reports(config, context)
+        assert not any(report.predictions for report in earlier)
+        assert {evaluation.split for report in earlier for evaluation in report.evaluations} == {"val"}
+        assert [evaluation.domain for evaluation in last.evaluations if evaluation.split == "test"] == ["squad", "bioasq"]
+        assert sorted(prediction.domain for prediction in last.predictions) == ["bioasq"] * 10 + ["squad"] * 10
+
+    @pytest.mark.parametrize("stop_after", [1, 2, 3])
+    def test_resuming_gives_bit_identical_further_reports(
+        self, config: QAConfig, context: TrialContext, tmp_path: Path, stop_after: int
+    ) -> None:
+        whole = [without_path(report) for report in self.reports(config, replace(context, checkpoint_dir=tmp_path / "whole"))]
+        interrupted = self.reports(config, context)
+        for _ in range(stop_after):
+            next(interrupted)
+        interrupted.close()
+        torch.rand(7)
+        assert [without_path(report) for report in self.reports(config, context)] == whole[stop_after:]
+
+    def test_closing_early_leaves_only_whole_files(self, config: QAConfig, context: TrialContext) -> None:
+        interrupted = self.reports(config, context)
+        report = next(interrupted)
+        interrupted.close()
+        assert [path.name for path in context.checkpoint_dir.iterdir()] == [f"step-{report.step:08d}.pt"]
+        torch.load(report.checkpoint, weights_only=False)
+
+    def test_a_finished_trial_keeps_its_final_weights_alone(self, config: QAConfig, context: TrialContext) -> None:
+        list(self.reports(config, context))
+        assert [path.name for path in context.checkpoint_dir.iterdir()] == ["final.pt"]
+
+    def test_every_setting_enters_the_key(self, config: QAConfig, data: DataSpec) -> None:
+        def key(changed: QAConfig) -> str:
+            version = settings_of(self.trainable).version
+            return Trial(trainable=self.trainable, version=version, config=changed, data=data, data_fingerprint="f", seed=0).key
+
+        keys = {key(config)}
+        changed = list(with_one_field_changed(config))
+        keys |= {key(each) for each in changed}
+        assert len(keys) == 1 + len(changed)
+
+    def test_values_out_of_range_are_refused_with_the_range(self, config: QAConfig) -> None:
+        assert self.out_of_range
+        for dotted, value in self.out_of_range:
+            section, name = dotted.split(".")
+            values = config.resolved()
+            values[section][name] = value
+            with pytest.raises(ValidationError, match="should be|must be"):
+                type(config).model_validate(values)
+
+
+def without_path(report: Report) -> Report:
+    """The report but for where its checkpoint lies."""
+    return replace(report, checkpoint=None)
+
+
+def with_one_field_changed(config: QAConfig) -> Iterator[QAConfig]:
+    """One valid configuration for each setting, with that setting alone changed."""
+    for section in type(config).model_fields:
+        for name, info in type(getattr(config, section)).model_fields.items():
+            for value in other_values(getattr(getattr(config, section), name), info):
+                values = config.resolved()
+                values[section][name] = value
+                try:
+                    yield type(config).model_validate(values)
+                except ValidationError:
+                    continue
+                break
+            else:
+                if name != "moe_block":  # only valid together with another setting
+                    pytest.fail(f"found no other valid value for {section}.{name}")
+
+
+def other_values(value: Any, info: Any) -> list[Any]:
+    choices = [arg for arg in getattr(info.annotation, "__args__", ()) if isinstance(arg, str) and arg != value]
+    numbers = [] if isinstance(value, str) else [(value or 0) + 1, 1, 2, (value or 0) / 2, 20]
+    return [*choices, *(number for number in numbers if number != value)]

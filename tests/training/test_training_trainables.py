@@ -1,0 +1,26 @@
+"""The contract suite for each trainable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from contract_suite import TrainableContract
+
+
+class TestDistilbert(TrainableContract):
+    trainable = "distilbert"
+    model = {"n_layers": 1}  # noqa: RUF012
+    out_of_range = [("model.n_layers", 0), ("model.n_layers", 7), ("training.learning_rate", 0), ("mixture.share", 101)]  # noqa: RUF012
+
+
+class TestExbert(TrainableContract):
+    trainable = "exbert"
+    model = {"n_layers": 1, "num_experts": 4, "dropout_placement": "both"}  # noqa: RUF012
+    out_of_range = [  # noqa: RUF012
+        ("model.num_experts", 1),
+        ("model.moe_dropout", 1.0),
+        ("model.threshold", 0),
+        ("training.epochs", 0),
+        ("evaluation.n_best", 0),
+    ]
