@@ -84,7 +84,7 @@ class EventLog:
         """Appends one event and writes it; `details` are the columns reason, error_type and error."""
         if len(self._rows) == _EVENTS_PER_PART:
             self._part, self._rows = next(self._part_names), []
-        event = {"trial_key": trial_key, "sweep_id": self._sweep_id, "attempt": attempt, "status": status, "at": self._now()}
+        event = {"trial_key": trial_key, "sweep_id": self._sweep_id, "attempt": attempt, "status": status, "happened_at": self._now()}
         self._rows.append({**event, "host": self._host, **details})
         _write_patiently(self._storage, "events", self._part, self._rows)
 

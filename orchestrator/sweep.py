@@ -171,6 +171,7 @@ def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
     path = sweep_dir(storage, plan.sweep_id) / "sweep.json"
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     frozen = {
         "sweep_id": plan.sweep_id,
         "kind": plan.kind,

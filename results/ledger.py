@@ -129,10 +129,11 @@ def _explain(error: duckdb.Error, query: str) -> str:
     if isinstance(error, duckdb.CatalogException) and found and "Table" in message:
         return _unknown_name(found.group(2), "table", list(COLUMNS))
     if isinstance(error, duckdb.BinderException) and found:
+        homes = [table for table, columns in COLUMNS.items() if found.group(2) in {column.name for column in columns}]
+        if homes:
+            return f"the tables of this query have no column {found.group(2)!r}; it is in {', '.join(homes)}"
         read = [columns for table, columns in COLUMNS.items() if table in words] or list(COLUMNS.values())
         return _unknown_name(found.group(2), "column", sorted({column.name for columns in read for column in columns}))
-    if isinstance(error, duckdb.ParserException) and "at" in words:
-        return f'{message}; the column at shares its name with a keyword: write events.at or "at"'
     return message
 
 

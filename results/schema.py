@@ -66,7 +66,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("sweep_id", _TEXT, "sweep that was running"),
         _ATTEMPT,
         Column("status", _TEXT, "planned | running | completed | stopped | failed | lost"),
-        Column("at", _TIME, "when the driver saw it"),
+        Column("happened_at", _TIME, "when the driver saw it"),
         Column("host", _TEXT, "driver's host"),
         Column("reason", _TEXT, "why the trial stopped or was lost"),
         Column("error_type", _TEXT, "exception class"),

@@ -102,7 +102,7 @@ _TRIALS = f"""
     latest_event AS (
         SELECT * FROM events QUALIFY row_number() OVER (
             PARTITION BY trial_key
-            ORDER BY "at" DESC, attempt DESC,
+            ORDER BY happened_at DESC, attempt DESC,
                      list_position(['planned', 'running', 'lost', 'failed', 'stopped', 'completed'], status) DESC
         ) = 1
     ),
@@ -127,18 +127,18 @@ _TRIALS = f"""
     -- A worker's own traceback says more than what the driver saw, so it comes first within an attempt.
     latest_failure AS (
         SELECT trial_key, error_type, error FROM (
-            SELECT trial_key, attempt, 1 AS first_hand, finished_at AS "at", error_type, error
+            SELECT trial_key, attempt, 1 AS first_hand, finished_at AS happened_at, error_type, error
             FROM attempts WHERE status = 'failed'
             UNION ALL
-            SELECT trial_key, attempt, 0, "at", error_type, error
+            SELECT trial_key, attempt, 0, happened_at, error_type, error
             FROM events WHERE status IN ('failed', 'lost') AND (error_type IS NOT NULL OR error IS NOT NULL)
-        ) QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC, first_hand DESC, "at" DESC) = 1
+        ) QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC, first_hand DESC, happened_at DESC) = 1
     ),
     judged AS (
         SELECT keys.trial_key, completed.trial_key IS NOT NULL AS is_completed,
                CASE WHEN completed.trial_key IS NOT NULL THEN 'completed'
                     ELSE coalesce(latest_event.status, 'planned') END AS status,
-               latest_event.reason, latest_event."at"
+               latest_event.reason, latest_event.happened_at
         FROM keys LEFT JOIN completed USING (trial_key) LEFT JOIN latest_event USING (trial_key)
     )
     SELECT judged.trial_key,
@@ -152,7 +152,7 @@ _TRIALS = f"""
            latest_attempt.params_total, latest_attempt.params_trainable,
            spent.started_at,
            CASE WHEN judged.status NOT IN ('planned', 'running')
-                THEN coalesce(latest_attempt.finished_at, judged."at") END AS finished_at,
+                THEN coalesce(latest_attempt.finished_at, judged.happened_at) END AS finished_at,
            spent.train_seconds, spent.startup_seconds, spent.gpu_seconds, spent.cpu_seconds,
            latest_attempt.host, latest_attempt.device, latest_attempt.git_commit, latest_attempt.versions
     FROM judged

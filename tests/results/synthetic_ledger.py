@@ -91,7 +91,10 @@ def synthetic_ledger(
 
 def _events(trial: tuple[str, int, str, int], status: str, at: datetime, sweep_id: str) -> list[dict[str, Any]]:
     row = {"trial_key": trial_key(*trial), "sweep_id": sweep_id, "attempt": 1, "host": "driver"}
-    return [{**row, "status": "running", "at": at}, {**row, "status": status, "at": at + timedelta(seconds=50)}]
+    return [
+        {**row, "status": "running", "happened_at": at},
+        {**row, "status": status, "happened_at": at + timedelta(seconds=50)},
+    ]
 
 
 def _write_attempt(storage: Path, trial: tuple[str, int, str, int], status: str, at: datetime, sweep_id: str) -> None:

@@ -222,7 +222,7 @@ def _trial(storage: Path, events: list[dict[str, Any]], attempts: list[dict[str,
     plan = plan_row("distilbert", 0, "shuffled", 0, "s1")
     key = trial_key("distilbert", 0, "shuffled", 0)
     write_part(storage, "plans", "s1", [plan])
-    stamped = [{"trial_key": key, "at": NOON + timedelta(minutes=i), "attempt": 1, **e} for i, e in enumerate(events)]
+    stamped = [{"trial_key": key, "happened_at": NOON + timedelta(minutes=i), "attempt": 1, **e} for i, e in enumerate(events)]
     write_part(storage, "events", "driver", stamped)
     for number, attempt in enumerate(attempts, 1):
         write_part(storage, "attempts", attempt_part(key, number), [{"trial_key": key, "attempt": number, **attempt}])
@@ -354,11 +354,11 @@ def test_python_variables_are_no_tables(complete: Path) -> None:
     [
         ("SELECT * FROM trails", "no table 'trails', the nearest is 'trials'; the tables are trials, plans"),
         ("SELECT squad_shar FROM trials", "no column 'squad_shar', the nearest is 'squad_share'"),
+        ("SELECT attempts, num_threads FROM trials", "have no column 'num_threads'; it is in attempts"),
         ("SELECT t.stpe FROM reports t", "no column 'stpe', the nearest is 'step'"),
         ("SELECT 1; SELECT 2", "one statement at a time, got 2"),
         ("", "one statement at a time, got 0"),
         ("SELEC 1", "syntax error"),
-        ("SELECT at FROM events", "write events.at"),
     ],
 )
 def test_mistake_in_a_query_is_explained_in_one_line(complete: Path, query: str, message: str) -> None:

@@ -64,9 +64,9 @@ def test_rows_come_back_from_parquet_as_they_were(table: str, data: st.DataObjec
 
 def test_sql_returns_what_was_written(tmp_path: Path) -> None:
     at = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
-    write_part(tmp_path, "events", "driver", [{"trial_key": KEY, "at": at, "status": "lost", "reason": "it's gone"}])
-    [row] = Ledger(tmp_path).sql('SELECT "at", status, reason, attempt FROM events').to_pylist()
-    assert row == {"at": at, "status": "lost", "reason": "it's gone", "attempt": None}
+    write_part(tmp_path, "events", "driver", [{"trial_key": KEY, "happened_at": at, "status": "lost", "reason": "it's gone"}])
+    [row] = Ledger(tmp_path).sql("SELECT happened_at, status, reason, attempt FROM events").to_pylist()
+    assert row == {"happened_at": at, "status": "lost", "reason": "it's gone", "attempt": None}
 
 
 def test_part_carries_table_and_schema_version(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path: Path, row: dict[str, Any],
 
 
 def test_a_time_without_zone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"events.at must carry a time zone"):
-        write_part(tmp_path, "events", "e", [{"trial_key": KEY, "at": datetime(2026, 1, 1)}])
+    with pytest.raises(ValueError, match=r"events.happened_at must carry a time zone"):
+        write_part(tmp_path, "events", "e", [{"trial_key": KEY, "happened_at": datetime(2026, 1, 1)}])
 
 
 def test_unknown_table_names_the_nearest(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_part_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) ->
 
 def test_times_of_another_zone_keep_their_instant(tmp_path: Path) -> None:
     at = datetime.fromisoformat("2026-01-01T12:00:00+05:30")
-    write_part(tmp_path, "events", "e", [{"trial_key": KEY, "at": at}])
+    write_part(tmp_path, "events", "e", [{"trial_key": KEY, "happened_at": at}])
     [row] = Ledger(tmp_path).table("events").to_pylist()
-    assert row["at"] == at
-    assert row["at"].utcoffset() == timedelta(0)
+    assert row["happened_at"] == at
+    assert row["happened_at"].utcoffset() == timedelta(0)
 
 
 def test_attempts_are_found_by_listing(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ class TrainableContract:
             assert (report.metrics["val_qa_loss"] is not None) == (report.epoch % 1 == 0)
             assert 0 < report.params_trainable <= report.params_total
 
-    def test_the_test_split_is_evaluated_once_at_the_end_with_every_prediction(self, config: QAConfig, context: TrialContext) -> None:
+    def test_the_test_split_is_evaluated_once_at_the_end_with_every_prediction(
+        self, config: QAConfig, context: TrialContext
+    ) -> None:
         *earlier, last = self.reports(config, context)
         assert not any(report.predictions for report in earlier)
         assert {evaluation.split for report in earlier for evaluation in report.evaluations} == {"val"}

@@ -1,0 +1,126 @@
+"""Trials, keys and plans."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import PlanError
+from orchestrator.plan import Plan, plan_grid
+from orchestrator.preset import load_preset
+from orchestrator.sweep import load_plan, write_plan
+from orchestrator.trial import Trial, canonical_json
+from trainables.data.errors import DataError
+from trainables.data.spec import DataSpec, DomainSpec
+from trainables.distilbert.config import Config
+
+
+def a_trial(**changes: object) -> Trial:
+    domains = {name: DomainSpec(train=f"/rows/{name}.json") for name in ("squad", "bioasq")}
+    data = DataSpec(encoder="/encoder", domains=domains)
+    return replace(
+        Trial(trainable="distilbert", version=1, config=Config(), data=data, data_fingerprint="0" * 64, seed=0), **changes
+    )
+
+
+def test_the_key_of_a_configuration_never_changes_by_accident() -> None:
+    # A change here means that every finished trial of every user would be run again: bump VERSION only when results change.
+    assert a_trial().key == "b08a4ae299b84695"
+
+
+def test_only_what_decides_the_result_enters_the_key() -> None:
+    moved = DataSpec(encoder="/elsewhere", domains=a_trial().data.domains)
+    assert a_trial(data=moved).key == a_trial().key
+    assert a_trial(variant="tuned").key == a_trial().key
+    changed = [{"seed": 1}, {"version": 2}, {"data_fingerprint": "1" * 64}, {"parents": ("abc",)}, {"trainable": "exbert"}]
+    assert len({a_trial(**change).key for change in changed} | {a_trial().key}) == 6
+
+
+def test_canonical_json_has_one_spelling_and_refuses_what_is_not_data() -> None:
+    assert canonical_json({"b": 1.5, "a": [True, None]}) == '{"a":[true,null],"b":1.5}'
+    with pytest.raises(TypeError):
+        canonical_json({"f": print})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical_json({"x": float("nan")})
+
+
+def test_a_trial_survives_json() -> None:
+    trial = a_trial(parents=("abc",))
+    assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
+
+
+def test_a_trial_whose_description_gives_another_key_is_refused() -> None:
+    described = a_trial().to_json()
+    described["seed"] = 5
+    with pytest.raises(ValueError, match="written by another version"):
+        Trial.from_json(described)
+
+
+def test_the_embedded_grid_is_24_distinct_trials(tmp_path: Path) -> None:
+    plan = plan_grid(load_preset("embedded"), tmp_path)
+    cells = {(t.trainable, t.config.mixture.share, t.config.mixture.order) for t in plan.trials}
+    assert len(plan.trials) == len(cells) == len({t.key for t in plan.trials}) == 24
+
+
+def test_the_same_command_is_the_same_sweep_in_any_storage(tmp_path: Path) -> None:
+    one, other = (plan_grid(load_preset("embedded"), tmp_path / name) for name in ("one", "other"))
+    assert one.sweep_id == other.sweep_id
+    assert [t.key for t in one.trials] == [t.key for t in other.trials]
+    assert plan_grid(load_preset("embedded", num_seeds=2), tmp_path / "one").sweep_id != one.sweep_id
+
+
+def test_a_variant_wins_over_the_preset_and_set_wins_over_both(tmp_path: Path) -> None:
+    def tuned(*overrides: str) -> Plan:
+        return plan_grid(load_preset("embedded", ["trainables=[exbert:tuned]", "model.n_layers=3", *overrides]), tmp_path)
+
+    config = tuned().trials[0].config
+    assert (config.training.learning_rate, config.training.epochs, config.model.dropout_placement) == (1e-4, 2, "before")
+    assert config.model.n_layers == 3
+    assert tuned("training.epochs=7").trials[0].config.training.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["trainables=[exbert:best]"], "variant of exbert must be one of untuned, tuned, got 'best'"),
+        (["model.num_experts=100"], "less than or equal to 64, got 100"),
+        (["shares=[33]", "mixture_size=501"], "must give whole examples, got size=501 and share=33"),
+        (["shares=[]"], "the grid is empty"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(tmp_path: Path, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(PlanError) as raised:
+        plan_grid(load_preset("embedded", overrides), tmp_path)
+    assert complaint in str(raised.value)
+
+
+def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
+    domains = {"squad": {"train": str(tmp_path / "absent.json")}, "bioasq": "embedded"}
+    with pytest.raises(DataError, match=r"absent\.json"):
+        plan_grid(load_preset(str(preset_file(domains=domains))), tmp_path)
+
+
+def test_a_frozen_plan_is_read_back_whole_and_never_rewritten(tmp_path: Path) -> None:
+    plan = plan_grid(load_preset("embedded"), tmp_path)
+    write_plan(tmp_path, plan, datetime(2026, 1, 1, tzinfo=UTC))
+    path = tmp_path / "sweeps" / plan.sweep_id / "sweep.json"
+    first = path.read_text(encoding="utf-8")
+    write_plan(tmp_path, plan, datetime(2027, 1, 1, tzinfo=UTC))
+    assert path.read_text(encoding="utf-8") == first
+    assert load_plan(tmp_path, plan.sweep_id).trials == plan.trials
+
+
+def test_changing_one_row_changes_every_key(tmp_path: Path) -> None:
+    plan_grid(load_preset("embedded"), tmp_path)
+    corpora = next((tmp_path / "corpora").iterdir())
+    mine = tmp_path / "mine"
+    shutil.copytree(corpora, mine)
+    domains = "domains={squad: {train: %s/squad_train.json}, bioasq: {train: %s/bioasq_train.csv}}" % (mine, mine)  # noqa: UP031
+    before = {t.key for t in plan_grid(load_preset("embedded", [domains]), tmp_path).trials}
+    csv = mine / "bioasq_train.csv"
+    csv.write_text(csv.read_text(encoding="utf-8") + "What?,<answer> a <context> a b\n", encoding="utf-8")
+    assert before.isdisjoint(t.key for t in plan_grid(load_preset("embedded", [domains]), tmp_path).trials)

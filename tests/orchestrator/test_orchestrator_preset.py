@@ -1,0 +1,68 @@
+"""Presets: what is wrong is said before anything is spent."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import PresetError
+from orchestrator.preset import load_preset
+
+
+@pytest.mark.parametrize("name", ["embedded", "paper"])
+def test_shipped_presets_are_valid(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.shares == (0, 20, 40, 60, 80, 100)
+    assert list(preset.domains) == ["squad", "bioasq"]
+
+
+def test_the_paper_preset_is_the_papers_protocol() -> None:
+    preset = load_preset("paper")
+    assert preset.mixture_size == 4000
+    assert preset.encoder == "distilbert-base-uncased"
+    assert (preset.training["epochs"], preset.training["batch_size"], preset.training["learning_rate"]) == (3, 16, 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["mixture_sizes=5"], "unknown key mixture_sizes; did you mean mixture_size?"),
+        (["training.epoch=5"], "unknown key training.epoch; did you mean training.epochs?"),
+        (["model.num_expert=5"], "unknown key model.num_expert; did you mean model.num_experts?"),
+        (["evaluation.nbest=5"], "did you mean evaluation.n_best?"),
+        (["resources.gpus=1"], "unknown key resources.gpus"),
+        (["trainables=[exbrt]"], "trainable must be one of distilbert, exbert, got 'exbrt'; did you mean 'exbert'?"),
+        (["mixture_size=0"], "mixture_size: Input should be greater than or equal to 1, got 0"),
+        (["orders=[sorted]"], "orders.0: Input should be 'concatenated' or 'shuffled', got 'sorted'"),
+        (["resources.gpus_per_trial=0.15"], "must be auto, a whole number, or 1/k"),
+        (["training.epochs"], "--set takes key=value"),
+        (["training.epochs=[1"], "the value is not YAML"),
+        (["domains.third={train: x.json}"], "needs exactly two domains, got 3: squad, bioasq, third"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_what_is_allowed(overrides: list[str], complaint: str) -> None:
+    with pytest.raises(PresetError) as raised:
+        load_preset("embedded", overrides)
+    assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["auto", "0", "1", "2", "0.5", "0.25", "0.3333333333"])
+def test_gpu_requests_that_ray_packs_right_are_taken(value: str) -> None:
+    load_preset("embedded", [f"resources.gpus_per_trial={value}"])
+
+
+def test_an_unknown_preset_names_those_that_exist() -> None:
+    with pytest.raises(PresetError, match="must be one of embedded, paper or a YAML file, got 'papr'"):
+        load_preset("papr")
+
+
+def test_files_named_in_a_preset_are_looked_for_beside_it(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
+    (tmp_path / "mine.json").write_text("{}", encoding="utf-8")
+    path = preset_file(domains={"squad": {"train": "mine.json", "test": "absent.json"}, "bioasq": "embedded"})
+    squad = load_preset(str(path)).domains["squad"]
+    assert squad.train == str(tmp_path / "mine.json")
+    assert squad.test == "absent.json"
+
+
+def test_seeds_are_counted_from_zero() -> None:
+    assert load_preset("embedded", num_seeds=3).seeds == (0, 1, 2)
