@@ -15,7 +15,7 @@ from orchestrator.preset import EMBEDDED, Preset, describe_error
 from orchestrator.trial import Trial
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.config import QAConfig
-from trainables.data.sources import data_fingerprint
+from trainables.data.sources import data_fingerprint, pinned
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
@@ -44,7 +44,7 @@ def plan_grid(preset: Preset, storage: Path) -> Plan:
         PlanError: a trainable, variant or setting that cannot be.
         DataError: a file that is missing, or a hub that cannot be reached.
     """
-    data = resolve_data(preset, storage)
+    data = pinned(resolve_data(preset, storage))  # workers read what was planned, whatever the hub's main branch becomes
     fingerprint = data_fingerprint(data)
     points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
     trials: dict[str, Trial] = {}

@@ -34,29 +34,35 @@ _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75
 
 
 class TrialActor(tune.Trainable):
-    """Drives attempts, one after the other in a process that keeps its imports and caches."""
+    """Drives attempts, one after the other in a process that keeps its imports and caches.
+
+    The attempt is claimed at the first step: Tune may start an actor for a trial, then hand the trial to an idle actor and drop
+    the new one, which must leave no trace in the ledger.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes the first trial of this process."""
-        self._take(config, launched_at=psutil.Process().create_time())
+        """Holds the first trial of this process."""
+        self._attempt: Attempt | None = None
+        self._launched_at = psutil.Process().create_time()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial."""
-        self._attempt.close()
-        self._take(new_config, launched_at=time.time())
+        """Holds the next trial."""
+        self.cleanup()
+        self._launched_at = time.time()
         return True
 
     def step(self) -> dict[str, Any]:
         """One report, already in the ledger; at the end, `done`."""
+        if self._attempt is None:
+            self._attempt = Attempt(Trial.from_json(self.config["trial"]), self.config["settings"], self._launched_at)
         shown = self._attempt.advance()
         return {"done": True} if shown is None else {"shown": shown}
 
     def cleanup(self) -> None:
         """Closes the attempt, also one that Tune stops early."""
-        self._attempt.close()
-
-    def _take(self, config: dict[str, Any], launched_at: float) -> None:
-        self._attempt = Attempt(Trial.from_json(config["trial"]), config["settings"], launched_at)
+        if self._attempt is not None:
+            self._attempt.close()
+            self._attempt = None
 
 
 class _Relay(tune.Callback):

@@ -84,8 +84,8 @@ class EventLog:
         """Appends one event and writes it; `details` are the columns reason, error_type and error."""
         if len(self._rows) == _EVENTS_PER_PART:
             self._part, self._rows = next(self._part_names), []
-        event = {"trial_key": trial_key, "sweep_id": self._sweep_id, "attempt": attempt, "status": status, "happened_at": self._now()}
-        self._rows.append({**event, "host": self._host, **details})
+        event = {"trial_key": trial_key, "attempt": attempt, "status": status, "happened_at": self._now(), **details}
+        self._rows.append({**event, "sweep_id": self._sweep_id, "host": self._host})
         _write_patiently(self._storage, "events", self._part, self._rows)
 
 

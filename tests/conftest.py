@@ -1,6 +1,7 @@
 """What tests of several packages share: the embedded default, cut down to seconds."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,25 @@ TINY: dict[str, Any] = {
     "orders": ["concatenated", "shuffled"],
     "trainables": ["distilbert", "exbert"],
     "model": {"n_layers": 1, "num_experts": 4},
-    "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
     "evaluation": {"validation_examples": 12, "test_examples": 12},
     "resources": {"gpus_per_trial": 0},
 }
 
 
-@pytest.fixture
-def preset_file(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a preset of eight one-second trials; keyword arguments replace its keys."""
+@pytest.fixture(scope="session")
+def write_preset() -> Callable[..., Path]:
+    """Writes a preset of eight trials of a second or two into a folder; keyword arguments replace its keys."""
 
-    def write(name: str = "tiny.yaml", **changes: Any) -> Path:
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump({**TINY, **changes}), encoding="utf-8")
+    def write(folder: Path, **changes: Any) -> Path:
+        path = folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False), encoding="utf-8")
         return path
 
     return write
+
+
+@pytest.fixture
+def preset_file(tmp_path: Path, write_preset: Callable[..., Path]) -> Callable[..., Path]:
+    """The same in the test's own folder."""
+    return partial(write_preset, tmp_path)

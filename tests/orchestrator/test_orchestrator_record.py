@@ -52,7 +52,7 @@ def test_a_storage_that_fails_for_good_leaves_the_rows_in_a_spool_folder_that_is
     recorder = AttemptRecorder(tmp_path, dict(ATTEMPT))
     (tmp_path / "ledger" / "reports").write_text("a file where a folder must be")
     recorder.add(a_report(5), wall_seconds=1)
-    with pytest.raises(OSError, match="the rows are safe in .*sweep-ledger-spool"):
+    with pytest.raises(OSError, match=r"the rows are safe in .*sweep-ledger-spool"):
         recorder.finish(status="completed")
     assert Ledger(tmp_path / "tmp" / "sweep-ledger-spool").sql("SELECT step FROM reports").to_pylist() == [{"step": 5}]
 

@@ -22,7 +22,7 @@ class TrainableContract:
     """Inherit it, name the trainable, and say how its model differs from the defaults and which values are out of range."""
 
     trainable: str
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = {}  # noqa: RUF012
     out_of_range: list[tuple[str, Any]] = []  # noqa: RUF012
 
     @pytest.fixture
@@ -121,7 +121,7 @@ class TrainableContract:
             section, name = dotted.split(".")
             values = config.resolved()
             values[section][name] = value
-            with pytest.raises(ValidationError, match="should be|must be"):
+            with pytest.raises(ValidationError, match=r"should be|must be"):
                 type(config).model_validate(values)
 
 

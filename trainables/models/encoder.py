@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from transformers import AutoConfig, DistilBertConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-__all__ = ["encoder_config", "load_encoder", "split_revision"]
+from trainables.data.sources import parse_encoder
+
+__all__ = ["encoder_config", "load_encoder"]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
-
-
-def split_revision(encoder: str) -> tuple[str, str | None]:
-    """`owner/name@revision` as (`owner/name`, `revision`); a local folder is left whole."""
-    if Path(encoder).is_dir():
-        return encoder, None
-    name, _, revision = encoder.partition("@")
-    return name, revision or None
 
 
 def encoder_config(encoder: str, n_layers: int | None = None) -> DistilBertConfig:
@@ -30,8 +23,8 @@ def encoder_config(encoder: str, n_layers: int | None = None) -> DistilBertConfi
     Raises:
         ValueError: it is not a DistilBERT, or has fewer blocks.
     """
-    name, revision = split_revision(encoder)
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    source = parse_encoder(encoder)
+    config = AutoConfig.from_pretrained(source.name_or_path, revision=source.revision)
     if not isinstance(config, DistilBertConfig):
         raise ValueError(
             f"the encoder must be a DistilBERT, got {config.model_type!r} in {encoder}; "
@@ -51,10 +44,10 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
 
     Fresh parts come from torch's global generator, so seed it first.
     """
-    name, revision = split_revision(encoder)
+    source, config = parse_encoder(encoder), encoder_config(encoder, n_layers)
     with _quiet_transformers():
         model: Model = model_class.from_pretrained(
-            name, revision=revision, config=encoder_config(encoder, n_layers), dtype=torch.float32
+            source.name_or_path, revision=source.revision, config=config, dtype=torch.float32
         )
     return model
 

@@ -1,0 +1,186 @@
+"""Whole sweeps from the command line on a real Ray: the ledgers they leave, killed workers, failing trials, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from results.ledger import Ledger
+
+pytestmark = pytest.mark.ray
+
+# Everything that a trial measured: what two runs with the same seed must agree on to the bit.
+MEASURED = {
+    "reports": "SELECT * EXCLUDE (attempt, wall_seconds) FROM reports",
+    "evaluations": "SELECT * EXCLUDE (attempt) FROM evaluations",
+    "predictions": "SELECT * EXCLUDE (attempt) FROM predictions",
+    "routing": "SELECT * EXCLUDE (attempt) FROM routing",
+}
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A private home, so that nothing a test does with Ray outlives it."""
+    return {**os.environ, "HOME": str(home)}
+
+
+def command(preset: Path, storage: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator.run", "grid", "--preset", str(preset), "--storage", str(storage), *more]
+
+
+def run_grid(preset: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = command(preset, storage, *more)
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment(storage.parent), timeout=240, check=False)
+
+
+@contextmanager
+def running_grid(preset: Path, storage: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(preset, storage, *more), stderr=subprocess.PIPE, text=True, env=environment(storage.parent)
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> str:
+    """Reads what the driver says up to the first line with `words`."""
+    said = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return line
+    pytest.fail(f"the driver never said {words!r}:\n{''.join(said)}")
+
+
+def status_counts(storage: Path) -> dict[str, int]:
+    return {
+        row["status"]: row["n"]
+        for row in Ledger(storage).sql("SELECT status, count(*) AS n FROM trials GROUP BY 1").to_pylist()
+    }
+
+
+def measured(storage: Path) -> dict[str, list[dict[str, object]]]:
+    ledger = Ledger(storage)
+    return {table: ledger.sql(f"{query} ORDER BY ALL").to_pylist() for table, query in MEASURED.items()}
+
+
+def busy_workers(driver: int) -> list[psutil.Process]:
+    """The processes below `driver` that are inside a trial's step: Ray names them so while they are."""
+    found = psutil.Process(driver).children(recursive=True)
+    return [each for each in found if any("ResourceTrainable.train" in part for part in each.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, write_preset: Callable[..., Path]) -> Path:
+    """The ledger that the inline backend leaves: a plain loop, without Ray."""
+    folder = tmp_path_factory.mktemp("inline")
+    done = run_grid(write_preset(folder), folder / "storage", "--backend", "inline")
+    assert done.returncode == 0, done.stderr
+    return folder / "storage"
+
+
+def test_ray_leaves_the_ledger_of_the_plain_loop_and_a_second_run_runs_nothing(
+    tmp_path: Path, preset_file: Callable[..., Path], reference: Path
+) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    first = run_grid(preset, storage)
+    assert first.returncode == 0, first.stderr
+    assert status_counts(storage) == {"completed": 8}
+    assert measured(storage) == measured(reference)
+    assert len(measured(storage)["predictions"]) == 8 * 24
+    second = run_grid(preset, storage)
+    assert second.returncode == 0
+    assert "8 already done, 0 to run" in second.stderr
+    assert Ledger(storage).sql("SELECT max(attempts) AS n FROM trials").to_pylist() == [{"n": 1}]
+    assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
+
+
+def test_a_killed_worker_costs_an_attempt_and_no_result(
+    tmp_path: Path, preset_file: Callable[..., Path], reference: Path
+) -> None:
+    storage = tmp_path / "storage"
+    with running_grid(preset_file(), storage) as driver:
+        wait_for(driver, "epoch 1 ")
+        deadline = time.monotonic() + 60
+        while not (workers := busy_workers(driver.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        workers[0].kill()
+        wait_for(driver, "trying again")
+        assert driver.wait(timeout=240) == 0
+    assert status_counts(storage) == {"completed": 8}
+    assert measured(storage) == measured(reference)
+    lost = Ledger(storage).sql("SELECT error_type FROM events WHERE status = 'lost'").to_pylist()
+    assert len(lost) == 1
+
+
+def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete(
+    tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    planned = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "orchestrator.run", "plan", "grid", "--preset", str(preset), "--storage", str(storage), "--json"],
+            capture_output=True, text=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    broken = planned["trials"][3]["key"]
+    (storage / "checkpoints").mkdir(parents=True)
+    (storage / "checkpoints" / broken).write_text("a file where the trial wants its folder")
+    done = run_grid(preset, storage)
+    assert done.returncode == 1
+    assert status_counts(storage) == {"completed": 7, "failed": 1}
+    [row] = Ledger(storage).sql("SELECT trial_key, attempts, error_type, error FROM trials WHERE status = 'failed'").to_pylist()
+    assert (row["trial_key"], row["attempts"], row["error_type"]) == (broken, 2, "FileExistsError")
+    assert "Traceback" in row["error"]
+    assert "save_final_weights" in row["error"]
+    assert "1 x FileExistsError" in done.stderr
+    (storage / "checkpoints" / broken).unlink()  # mended: the same command runs that trial alone
+    again = run_grid(preset, storage)
+    assert again.returncode == 0, again.stderr
+    assert "7 already done, 1 to run" in again.stderr
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_finishes(
+    tmp_path: Path, preset_file: Callable[..., Path], reference: Path
+) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    with running_grid(preset, storage) as driver:
+        wait_for(driver, "completed in")
+        driver.send_signal(signal.SIGINT)
+        line = wait_for(driver, "orchestrator.run resume")
+        assert driver.wait(timeout=60) == 130
+    resume = line.split()
+    assert resume[:3] == ["python", "-m", "orchestrator.run"]
+    done = subprocess.run([sys.executable, *resume[1:]], capture_output=True, text=True, env=environment(tmp_path), check=False)
+    assert done.returncode == 0, done.stderr
+    assert status_counts(storage) == {"completed": 8}
+    assert measured(storage) == measured(reference)
+
+
+def test_a_second_driver_on_the_same_sweep_is_refused(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    with running_grid(preset, storage, "--backend", "inline") as driver:
+        wait_for(driver, "started")
+        second = run_grid(preset, storage, "--backend", "inline")
+        assert second.returncode == 2
+        assert f"is being run by process {driver.pid}" in second.stderr
+
+
+def test_a_trial_that_asks_for_more_than_there_is_is_refused_before_it_waits(
+    tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    done = run_grid(preset_file(), tmp_path / "storage", "--set", "resources.cpus_per_trial=512")
+    assert done.returncode == 2
+    assert "a trial asks for 512 CPUs" in done.stderr
+    assert "lower resources.cpus_per_trial" in done.stderr
