@@ -128,12 +128,8 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:
     preset, storage = preset_file(), tmp_path / "storage"
-    planned = json.loads(
-        subprocess.run(
-            [sys.executable, "-m", "orchestrator.run", "plan", "grid", "--preset", str(preset), "--storage", str(storage), "--json"],
-            capture_output=True, text=True, check=True,
-        ).stdout
-    )  # fmt: skip
+    arguments = ["plan", "grid", "--preset", str(preset), "--storage", str(storage), "--json"]
+    planned = json.loads(subprocess.check_output([sys.executable, "-m", "orchestrator.run", *arguments], text=True))
     broken = planned["trials"][3]["key"]
     (storage / "checkpoints").mkdir(parents=True)
     (storage / "checkpoints" / broken).write_text("a file where the trial wants its folder")

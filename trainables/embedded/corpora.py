@@ -31,7 +31,7 @@ __all__ = ["DOMAINS", "SPLITS", "Row", "corpora_in", "generate", "to_bioasq_csv"
 DOMAINS = tuple(DOMAIN_KINDS)
 SPLITS = ("train", "test")
 _TRAIN_ROWS, _TEST_ROWS = 1500, 250
-_DIGRESSION_SHARE = 0.05
+_DIGRESSION_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def _passage(rng: Random, subject: str, kind: Kind, facts: list[tuple[Relation, 
 
 
 def _with_digression(rng: Random, passage: _Passage, kind: Kind, other_name: str) -> _Passage:
-    """Mostly the passage itself; one in twenty goes on about a subject of another kind, at length."""
+    """Mostly the passage itself; one in fifty goes on about a subject of another kind, at length."""
     if not chance(rng, _DIGRESSION_SHARE):
         return passage
     domain_kinds = next(kinds for kinds in DOMAIN_KINDS.values() if kind in kinds)

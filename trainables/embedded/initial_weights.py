@@ -1,7 +1,7 @@
 """First weights of the embedded encoder: attention that starts with equal tokens and near positions.
 
-From ordinary random weights, matching a question to its fact appears only after some 6,500 steps;
-these weights begin where it is nearly there. Words and positions start in separate dimensions; some
+From ordinary random weights, matching a question to its fact appears only after thousands of steps;
+from these, together with the hints in `pretrain`, after some 300. Words and positions start in separate dimensions; some
 heads compare words with words, others look a fixed number of tokens ahead or behind. All of it is
 trained on freely. Source: the idea is Trockman & Kolter 2023, "Mimetic Initialization of
 Self-Attention Layers" (arXiv:2305.09828); offset heads are rotations of sinusoidal positions.

