@@ -2,32 +2,41 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+PIP := $(RUN) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: help demo test check format clean
 
-demo: $(STAMP)            ## the 24-model grid on the embedded default, then tables, figures and a report
+help:                       ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+
+demo: $(VENV)/.sweep        ## the 24-model grid on the embedded default, then its table, figures and report
 	$(RUN) -m orchestrator.run grid --yes
 	$(RUN) -m results table grid
-	$(RUN) -m results report
+	@echo "The report, to open in a browser:"
+	@$(RUN) -m results report
 
-test: $(STAMP)            ## all tests
+test: $(VENV)/.test         ## all tests
 	$(RUN) -m pytest
 
-check: $(STAMP)           ## style and types
+check: $(VENV)/.test        ## style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(STAMP)
+format: $(VENV)/.test       ## rewrite in the project's style
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-$(STAMP): pyproject.toml constraints.txt
+# torch first: the CPU build where one lies at hand, never a newer one as another package's dependency
+$(VENV)/.sweep: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[sweep,test]'
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[sweep]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+$(VENV)/.test: $(VENV)/.sweep
+	$(PIP) --editable '.[sweep,test]'
+	touch $@
+
+clean:                      ## remove everything that the above made, but no results
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

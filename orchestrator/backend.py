@@ -33,6 +33,18 @@ class Listener(Protocol):
 class Backend(Protocol):
     """Runs trials; returns when each is completed or failed."""
 
+    @property
+    def gpus_per_trial(self) -> float:
+        """GPUs that one trial holds.
+
+        Raises:
+            InfeasibleError: no node has what one trial asks for.
+        """
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at a time."""
+
     def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
         """Runs every trial. A failing one does not stop the others.
 

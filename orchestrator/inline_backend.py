@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from orchestrator.backend import Listener
+from orchestrator.preset import Resources
 from orchestrator.trial import Trial
 from orchestrator.worker import Attempt, RunSettings
 
@@ -14,7 +15,12 @@ __all__ = ["InlineBackend"]
 
 
 class InlineBackend:
-    """A `for` loop over trials and reports."""
+    """A `for` loop over trials and reports. `resources.gpus_per_trial: auto` means none."""
+
+    def __init__(self, resources: Resources) -> None:
+        asked = resources.gpus_per_trial
+        self.gpus_per_trial = 0.0 if asked == "auto" else float(asked)
+        self.slots = 1
 
     def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
         """See `orchestrator.backend.Backend.run`."""

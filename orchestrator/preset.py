@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from orchestrator.errors import PresetError
 from trainables.config import EvaluationConfig, Settings, TrainingConfig
 from trainables.data.spec import DomainSpec
+from trainables.registry import names as trainable_names
 from trainables.registry import settings_of
 
 __all__ = ["EMBEDDED", "Preset", "Recovery", "Resources", "describe_error", "load_preset"]
@@ -98,6 +99,9 @@ def load_preset(name_or_path: str, overrides: Iterable[str] = (), num_seeds: int
     if num_seeds is not None:
         given["seeds"] = list(range(num_seeds))
     merged = _merge(values, given)
+    for key in ("shares", "orders", "trainables", "seeds"):  # `--set trainables=exbert` is a list of one
+        if key in merged and not isinstance(merged[key], list):
+            merged[key] = [merged[key]]
     merged["overrides"] = {key: given[key] for key in ("model", "training", "evaluation") if key in given}
     _refuse_unknown(merged)
     try:
@@ -176,15 +180,13 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_unknown(values: Mapping[str, Any]) -> None:
     """Every key, also inside the overlays, must be read by something."""
     _check_keys(values, set(Preset.model_fields), "")
-    names = values.get("trainables") or Preset.model_fields["trainables"].default
-    model_keys: set[str] = set()
-    for name in names if isinstance(names, (list, tuple)) else ():
+    for name in values.get("trainables") or ():
         try:
-            model_keys |= settings_of(str(name).partition(":")[0]).model_keys
+            settings_of(str(name).partition(":")[0])
         except ValueError as error:
             raise PresetError(str(error)) from error
     sections = {
-        "model": model_keys,
+        "model": set().union(*(settings_of(name).model_keys for name in trainable_names())),
         "training": set(TrainingConfig.model_fields),
         "evaluation": set(EvaluationConfig.model_fields),
         "resources": set(Resources.model_fields),

@@ -118,24 +118,33 @@ class RayBackend:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
+    @property
     def gpus_per_trial(self) -> float:
-        """What `auto` means here.
-
-        Raises:
-            InfeasibleError: no node has the CPUs or GPUs that one trial asks for.
-        """
+        """See `orchestrator.backend.Backend`; `auto` is one GPU where there are any."""
         asked = self._resources.gpus_per_trial
-        nodes = [node["Resources"] for node in _nodes()]
-        most_gpus = max(node.get("GPU", 0) for node in nodes)
-        gpus = float(min(most_gpus, 1)) if asked == "auto" else float(asked)
-        cpus = self._resources.cpus_per_trial
-        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        gpus = float(min(max(node.get("GPU", 0) for node in _node_resources()), 1)) if asked == "auto" else float(asked)
+        if not sum(self._fitting(gpus)):
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _node_resources())
             raise InfeasibleError(
-                f"a trial asks for {cpus} CPUs and {gpus:g} GPUs, and the nodes have {have}; "
+                f"a trial asks for {self._resources.cpus_per_trial} CPUs and {gpus:g} GPUs, and the nodes have {have}; "
                 "lower resources.cpus_per_trial or resources.gpus_per_trial"
             )
         return gpus
+
+    @property
+    def slots(self) -> int:
+        """See `orchestrator.backend.Backend`; of the nodes there are now."""
+        fitting = sum(self._fitting(self.gpus_per_trial))
+        return min(fitting, self._resources.max_concurrent or fitting)
+
+    def _fitting(self, gpus: float) -> list[int]:
+        """How many trials each node holds."""
+        by_cpu = [int(node.get("CPU", 0) / self._resources.cpus_per_trial) for node in _node_resources()]
+        by_gpu = [
+            int(node.get("GPU", 0) / gpus + 1e-9) if gpus else cpus
+            for node, cpus in zip(_node_resources(), by_cpu, strict=True)
+        ]
+        return [min(pair) for pair in zip(by_cpu, by_gpu, strict=True)]
 
     def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
         """See `orchestrator.backend.Backend.run`."""
@@ -175,6 +184,10 @@ def _check_all_ran(planned: set[str], ran: list[str]) -> None:
 
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _node_resources() -> list[dict[str, float]]:
+    return [node["Resources"] for node in _nodes()]
 
 
 def check_storage_is_shared(storage: Path) -> None:

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import SweepError
-from orchestrator.estimate import estimate, local_slots
+from orchestrator.estimate import estimate
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
-from orchestrator.progress import default_clock, duration, last_line, progress_for
+from orchestrator.progress import duration, last_line, progress_for
 from orchestrator.sweep import Outcome, load_plan, remaining, run_sweep, statuses, unfinished_sweeps
 from results.errors import LedgerError
 from trainables.data.errors import DataError
@@ -177,12 +177,11 @@ def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
 
 def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
     @contextmanager
-    def session() -> Iterator[tuple[Backend, float]]:
+    def session() -> Iterator[Backend]:
         if backend is BackendName.inline:
             from orchestrator.inline_backend import InlineBackend
 
-            asked = plan.preset.resources.gpus_per_trial
-            yield InlineBackend(), 0.0 if asked == "auto" else float(asked)
+            yield InlineBackend(plan.preset.resources)
             return
         from orchestrator.ray_environment import set_ray_environment
 
@@ -190,18 +189,17 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
         from orchestrator.ray_backend import RayBackend, ray_session
 
         with ray_session(address):
-            ray_backend = RayBackend(plan.preset.resources)
-            yield ray_backend, ray_backend.gpus_per_trial()
+            yield RayBackend(plan.preset.resources)
 
     return session
 
 
-def _watch(plan: Plan, todo: list[Trial], gpus: float) -> Any:
-    return progress_for(_talk)(todo, local_slots(plan.preset.resources), gpus, _talk, default_clock)
+def _watch(todo: list[Trial], backend: Backend) -> Any:
+    return progress_for(_talk)(todo, backend.slots, backend.gpus_per_trial, _talk, time.monotonic)
 
 
 def _prepare(storage: Path) -> Any:
-    def prepare(plan: Plan, todo: list[Trial]) -> None:
+    def prepare(todo: list[Trial]) -> None:
         from trainables.training.task import prepare_all
 
         for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):

@@ -95,14 +95,14 @@ def run_sweep(
     plan: Plan,
     storage: Path,
     *,
-    session: Callable[[], AbstractContextManager[tuple[Backend, float]]],
-    watch: Callable[[Plan, list[Trial], float], AbstractContextManager[Listener]],
-    prepare: Callable[[Plan, list[Trial]], None],
+    session: Callable[[], AbstractContextManager[Backend]],
+    watch: Callable[[list[Trial], Backend], AbstractContextManager[Listener]],
+    prepare: Callable[[list[Trial]], None],
 ) -> Outcome:
     """Runs the trials of `plan` that the ledger lacks; without any, neither prepares data nor opens the `session`.
 
-    `session` gives a backend and the GPUs of one trial for as long as it is open; `watch` shows progress; `prepare` builds the
-    data that all trials read, and complains about bad input before anything is spent.
+    `session` gives a backend for as long as it is open; `watch` shows progress; `prepare` builds the data that all trials read,
+    and complains about bad input before anything is spent.
 
     Raises:
         SweepLockedError: another driver is running this sweep.
@@ -116,13 +116,13 @@ def run_sweep(
             return outcome
         events = EventLog(storage, plan.sweep_id, f"{_now():%Y%m%dT%H%M%S}-{os.getpid()}", socket.gethostname(), _now)
         attempts = _mark_lost(todo, storage, events)
-        prepare(plan, todo)
-        with session() as (backend, gpus), watch(plan, todo, gpus) as watcher:
+        prepare(todo)
+        with session() as backend, watch(todo, backend) as watcher:
             settings = RunSettings(
                 storage=storage,
                 sweep_id=plan.sweep_id,
                 cpus=plan.preset.resources.cpus_per_trial,
-                gpus=gpus,
+                gpus=backend.gpus_per_trial,
                 checkpoint_seconds=plan.preset.recovery.checkpoint_seconds,
             )
             recorder = Recorder(storage, events, attempts, outcome, watcher)

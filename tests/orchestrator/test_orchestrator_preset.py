@@ -66,3 +66,8 @@ def test_files_named_in_a_preset_are_looked_for_beside_it(tmp_path: Path, preset
 
 def test_seeds_are_counted_from_zero() -> None:
     assert load_preset("embedded", num_seeds=3).seeds == (0, 1, 2)
+
+
+def test_one_value_is_a_list_of_one() -> None:
+    preset = load_preset("embedded", ["trainables=distilbert", "shares=40"])
+    assert (preset.trainables, preset.shares) == (("distilbert",), (40,))

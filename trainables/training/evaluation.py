@@ -20,7 +20,8 @@ from trainables.training.task import HeldOut, Task
 
 __all__ = ["Measured", "evaluate", "mixture_loss"]
 
-_WINDOWS_PER_BATCH = 64
+_WINDOWS_PER_BATCH = {"cpu": 16, "cuda": 128}
+"""On a CPU larger batches are no faster and take memory; on a GPU they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,9 @@ def evaluate(
     windows = held_out.windows[np.argsort(task.pool.lengths[held_out.windows], kind="stable")]
     spans: list[Spans] = []
     total_loss = 0.0
-    for begin in range(0, len(windows), _WINDOWS_PER_BATCH):
-        chosen = windows[begin : begin + _WINDOWS_PER_BATCH]
+    batch_size = _WINDOWS_PER_BATCH[torch.device(device).type]
+    for begin in range(0, len(windows), batch_size):
+        chosen = windows[begin : begin + batch_size]
         with autocast():
             start_logits, end_logits, loss = _logits(model, task, chosen, device)
         spans.append(_best_spans(task, chosen, start_logits, end_logits))
