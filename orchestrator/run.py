@@ -57,6 +57,10 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a long
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
+def _say(line: str) -> None:
+    _talk.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def grid(
     preset: PresetOption = "embedded",
@@ -94,7 +98,7 @@ def resume(
     if sweep_id is None:
         unfinished = unfinished_sweeps(root)
         if not unfinished:
-            _talk.print("nothing to resume: every sweep is finished")
+            _say("nothing to resume: every sweep is finished")
             return
         plan = unfinished[0]
     else:
@@ -151,17 +155,13 @@ def _local(storage: str) -> Path:
 
 def _run(plan: Plan, storage: Path, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
     todo = remaining(plan, storage)
-    _talk.print(
-        f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run"
-    )
+    _say(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run")
     if ask and todo and sys.stdin.isatty():
         _confirm(plan, todo, storage)
     try:
         outcome = run_sweep(plan, storage, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage))
     except KeyboardInterrupt:
-        _talk.print(
-            f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}"
-        )
+        _say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}")
         raise typer.Exit(130) from None
     _conclude(plan, storage, outcome)
 
@@ -171,7 +171,7 @@ def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
     cost = estimate(todo, storage, plan.preset.resources)
     if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
         return
-    _talk.print(_cost_line(plan, todo, storage))
+    _say(_cost_line(plan, todo, storage))
     typer.confirm("Run them?", default=True, abort=True, err=True)
 
 
@@ -203,21 +203,21 @@ def _prepare(storage: Path) -> Any:
         from trainables.training.task import prepare_all
 
         for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
-            _talk.print(line, highlight=False)
+            _say(line)
 
     return prepare
 
 
 def _conclude(plan: Plan, storage: Path, outcome: Outcome) -> NoReturn:
     done = outcome.already_done + len(outcome.completed)
-    _talk.print(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {len(outcome.failed)} failed")
+    _say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {len(outcome.failed)} failed")
     if not outcome.failed:
         raise typer.Exit(0)
     names = {trial.key: trial.summary for trial in plan.trials}
     for message, count in Counter(last_line(error) for error in outcome.failed.values()).most_common():
         example = next(key for key, error in outcome.failed.items() if last_line(error) == message)
-        _talk.print(f"  {count} x {message}  (first: {example} {names[example]})", markup=False)
-    _talk.print(
+        _say(f"  {count} x {message}  (first: {example} {names[example]})")
+    _say(
         f"tracebacks: python -m results sql \"SELECT trial_key, error FROM trials WHERE status = 'failed'\" --storage {storage}"
     )
     raise typer.Exit(1)
@@ -248,7 +248,7 @@ def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
-    _talk.print(_cost_line(plan, [trial for trial in plan.trials if trial.key in todo], storage))
+    _say(_cost_line(plan, [trial for trial in plan.trials if trial.key in todo], storage))
 
 
 def _cost_line(plan: Plan, todo: list[Trial], storage: Path) -> str:
@@ -276,7 +276,7 @@ def _counts(storage: Path, sweep_id: str | None) -> dict[str, dict[str, int]]:
 
 def _print_counts(counts: dict[str, dict[str, int]]) -> None:
     if not counts:
-        _talk.print("no sweeps yet; start one with `python -m orchestrator.run grid`")
+        _say("no sweeps yet; start one with `python -m orchestrator.run grid`")
     for sweep_id, by_status in counts.items():
         print(f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items())))
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trainables.config import QAConfig
+from trainables.data.errors import DataError
 from trainables.data.mixture import batches
 from trainables.data.pool import WindowPool
 from trainables.data.prepared import PreparedData, TrainingWindows, open_prepared
@@ -98,8 +99,7 @@ def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path)
     """Builds the features of all trials, checks that each can have what it asks for, and says what there is, line by line.
 
     Raises:
-        DataError: rows that cannot be used, or fewer than a mixture needs.
-        ValueError: an encoder that does not fit the settings.
+        DataError: rows that cannot be used, fewer than a mixture needs, or an encoder that does not fit the settings.
     """
     seen: set[str] = set()
     for config, data in trials:
@@ -126,10 +126,10 @@ def _check_encoder(config: QAConfig, encoder: str) -> None:
     n_layers = getattr(config.model, "n_layers", None)
     of_encoder = encoder_config(encoder, n_layers)
     if config.training.max_length > of_encoder.max_position_embeddings:
-        raise ValueError(
+        raise DataError(
             f"training.max_length must be at most {of_encoder.max_position_embeddings}, the positions of {encoder}, "
             f"got {config.training.max_length}"
         )
     block = getattr(config.model, "moe_block", None)
     if block is not None and block > of_encoder.n_layers:
-        raise ValueError(f"model.moe_block must be in [1, {of_encoder.n_layers}], the blocks kept, got {block}")
+        raise DataError(f"model.moe_block must be in [1, {of_encoder.n_layers}], the blocks kept, got {block}")
