@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-# Tests are imported by path (--import-mode=importlib), so a helper module beside them has to be made findable.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from synthetic_ledger import synthetic_ledger
 
 

@@ -1,10 +1,5 @@
 """The contract suite for each trainable."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from contract_suite import TrainableContract
 
 

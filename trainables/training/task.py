@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trainables.config import QAConfig
+from trainables.data.counts import DomainCounts
 from trainables.data.errors import DataError
 from trainables.data.mixture import batches
 from trainables.data.pool import WindowPool
@@ -40,6 +41,7 @@ class Task:
     pad_id: int
     training: TrainingWindows
     held_out: tuple[HeldOut, ...]
+    counts: Mapping[str, DomainCounts]  # by domain
 
     def of_split(self, split: Literal["val", "test"]) -> list[HeldOut]:
         """The held-out examples of every domain, in the order of the mixture's domains."""
@@ -85,6 +87,7 @@ def open_task(config: QAConfig, data: DataSpec, prepared_dir: Path) -> Task:
         pad_id=prepared.pad_id,
         training=prepared.training_windows(config.mixture),
         held_out=tuple(_held_out(prepared)),
+        counts={name: domain.counts for name, domain in prepared.domains.items()},
     )
 
 
@@ -101,25 +104,15 @@ def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path)
     Raises:
         DataError: rows that cannot be used, fewer than a mixture needs, or an encoder that does not fit the settings.
     """
-    seen: set[str] = set()
+    opened: dict[str, Mapping[str, DomainCounts]] = {}
     for config, data in trials:
         _check_encoder(config, data.encoder)
-        what = (
-            f"{config.mixture.model_dump_json()}{config.training.max_length}/{config.training.stride}{data.model_dump_json()}"
-        )
-        if what in seen:
-            continue
-        seen.add(what)
-        task = open_prepared(
-            data,
-            config.mixture,
-            max_length=config.training.max_length,
-            stride=config.training.stride,
-            prepared_dir=prepared_dir,
-        )
-        task.training_windows(config.mixture)
-        if len(seen) == 1:
-            yield from (f"{name}: {domain.counts.describe()}" for name, domain in task.domains.items())
+        parts = (config.mixture, config.training, config.evaluation, data)
+        what = "".join(part.model_dump_json() for part in parts)
+        if what not in opened:
+            opened[what] = open_task(config, data, prepared_dir).counts
+    lines = (f"{name}: {domain.describe()}" for counts in opened.values() for name, domain in counts.items())
+    yield from dict.fromkeys(lines)
 
 
 def _check_encoder(config: QAConfig, encoder: str) -> None:

@@ -1,0 +1,144 @@
+"""The command line: one clear line and exit code 2 for every bad input, before anything runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator import run
+from results.ledger import Ledger
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["orchestrator.run", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            run.main()
+        out = capfd.readouterr()
+        return int(exit_.value.code or 0), out.out, out.err
+
+    return call
+
+
+def squad_file(folder: Path, rows: int, *, answer: str = "alpha") -> Path:
+    """A SQuAD file whose contexts differ."""
+    paragraphs = [
+        {
+            "context": f"The {i}th river is called alpha {i} by all.",
+            "qas": [{"id": str(i), "question": f"What is the {i}th river?", "answers": [{"text": answer, "answer_start": 25}]}],
+        }
+        for i in range(rows)
+    ]
+    path = folder / f"rows{rows}{answer}.json"
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}), encoding="utf-8")
+    return path
+
+
+def test_plan_is_json_for_programs_and_touches_no_ledger(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = cli("plan", "grid", "--storage", str(tmp_path), "--json")
+    planned = json.loads(out)
+    assert code == 0
+    assert planned["to_run"] == len(planned["trials"]) == 24
+    assert planned["estimated_seconds"] is None
+    assert {path.name for path in tmp_path.iterdir()} == {"corpora"}
+
+
+def test_dry_run_is_plan(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, err = cli("grid", "--dry-run", "--storage", str(tmp_path))
+    assert code == 0
+    assert out.count("planned") == 24
+    assert "time unknown" in err
+
+
+def test_after_a_run_plan_knows_what_is_done_and_what_more_would_cost(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    preset, storage = str(preset_file(trainables=["distilbert"])), str(tmp_path / "storage")
+    assert cli("grid", "--preset", preset, "--storage", storage, "--backend", "inline")[0] == 0
+    assert json.loads(cli("plan", "grid", "--preset", preset, "--storage", storage, "--json")[1])["to_run"] == 0
+    more = json.loads(cli("plan", "grid", "--preset", preset, "--storage", storage, "--seeds", "2", "--json")[1])
+    assert more["to_run"] == 4
+    assert more["estimated_seconds"] > 0
+    assert json.loads(cli("status", "--storage", storage, "--json")[1]) == {"grid-" + _only_sweep(storage): {"completed": 4}}
+    assert "nothing to resume" in cli("resume", "--storage", storage)[2]
+
+
+def _only_sweep(storage: str) -> str:
+    [folder] = (Path(storage) / "sweeps").iterdir()
+    return folder.name.removeprefix("grid-")
+
+
+BAD = {
+    "missing file": ({"squad": {"train": "absent.json"}, "bioasq": "embedded"}, [], "no such file or folder: 'absent.json'"),
+    "unknown format": ({"squad": {"train": "{tmp}/notes.txt"}, "bioasq": "embedded"}, [], "format"),
+    "missing field": ({"squad": {"train": "{tmp}/nofield.jsonl"}, "bioasq": "embedded"}, [], "context"),
+    "answers that are no spans": ({"squad": {"train": "{tmp}/rows60omega.json"}, "bioasq": "embedded"}, [], "60 of 60 rows"),
+    "too few rows": (
+        {"squad": {"train": "{tmp}/rows60alpha.json"}, "bioasq": "embedded"},
+        ["mixture_size=500"],
+        "set mixture_size",
+    ),
+    "overlapping splits": (
+        {"squad": {"train": "{tmp}/rows60alpha.json", "test": "{tmp}/rows60alpha.json"}, "bioasq": "embedded"},
+        [],
+        "overlap",
+    ),
+    "hub out of reach": ({"squad": {"train": "rajpurkar/squad"}, "bioasq": "embedded"}, [], "--preset embedded"),
+    "too many blocks": ({"squad": "embedded", "bioasq": "embedded"}, ["model.n_layers=6"], "model.n_layers must be in [1, 3]"),
+    "too long windows": (
+        {"squad": "embedded", "bioasq": "embedded"},
+        ["training.max_length=512", "encoder={tmp}/short"],
+        "training.max_length must be at most 64",
+    ),
+    "a remote storage": (
+        {"squad": "embedded", "bioasq": "embedded"},
+        ["--storage", "s3://bucket"],
+        "must be a local or mounted path",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line_before_any_trial(
+    case: str,
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    domains, changes, complaint = BAD[case]
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    prepare_bad_files(tmp_path)
+    text = json.dumps(domains).replace("{tmp}", str(tmp_path))
+    preset = preset_file(domains=json.loads(text))
+    arguments = ["grid", "--preset", str(preset), "--backend", "inline", "--storage", str(tmp_path / "storage")]
+    for change in changes:
+        arguments += [change] if change.startswith(("--", "s3:")) else ["--set", change.replace("{tmp}", str(tmp_path))]
+    code, _, err = cli(*arguments)
+    last = err.strip().splitlines()[-1]
+    assert code == 2
+    assert last.startswith("error: ")
+    assert complaint in last
+    assert "Traceback" not in err
+    assert Ledger(tmp_path / "storage").sql("SELECT count(*) AS n FROM attempts").to_pylist() == [{"n": 0}]
+
+
+def prepare_bad_files(folder: Path) -> None:
+    """Everything that the cases above name."""
+    import shutil
+
+    from trainables.embedded import ENCODER_PATH
+
+    (folder / "notes.txt").write_text("neither rows nor questions\n", encoding="utf-8")
+    (folder / "nofield.jsonl").write_text('{"id": "1", "question": "What?", "answers": {"text": [], "answer_start": []}}\n')
+    squad_file(folder, 60)
+    squad_file(folder, 60, answer="omega")
+    shutil.copytree(ENCODER_PATH, folder / "short")
+    config = json.loads((folder / "short" / "config.json").read_text(encoding="utf-8"))
+    (folder / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}), encoding="utf-8")
