@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator.errors import SweepLockedError
 
-__all__ = ["sweep_lock"]
+__all__ = ["current_driver", "sweep_lock"]
 
 
 @contextmanager
@@ -41,6 +41,19 @@ def sweep_lock(sweep_dir: Path, sweep_id: str) -> Iterator[None]:
     finally:
         owner_path.unlink(missing_ok=True)
         lock.release()
+
+
+def current_driver(sweep_dir: Path) -> str | None:
+    """Who holds the sweep now, in words; None if nobody does."""
+    if not (sweep_dir / "driver.lock").exists():
+        return None
+    lock = FileLock(sweep_dir / "driver.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _owner(sweep_dir / "driver.json")
+    lock.release()
+    return None
 
 
 def _owner(owner_path: Path) -> str:

@@ -40,6 +40,8 @@ def code_hash() -> str:
 @functools.cache
 def git_commit() -> str | None:
     """The checkout's commit, `+dirty` behind it when files differ; None outside a checkout."""
+    if not (_ROOT / ".git").exists():  # an installed copy; a repository further up is somebody else's
+        return None
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}+dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit

@@ -22,10 +22,11 @@ from rich.table import Table
 
 from orchestrator.errors import SweepError
 from orchestrator.estimate import estimate
+from orchestrator.lock import current_driver
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.progress import duration, last_line, progress_for
-from orchestrator.sweep import Outcome, load_plan, remaining, run_sweep, statuses, unfinished_sweeps
+from orchestrator.sweep import Outcome, load_plan, remaining, run_sweep, statuses, sweep_dir, sweep_ids
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -95,14 +96,11 @@ def resume(
     Example: python -m orchestrator.run resume
     """
     root = _local(storage)
-    if sweep_id is None:
-        unfinished = unfinished_sweeps(root)
-        if not unfinished:
-            _say("nothing to resume: every sweep is finished")
-            return
-        plan = unfinished[0]
-    else:
-        plan = _frozen(root, sweep_id)
+    plans = (_frozen(root, each) for each in ([sweep_id] if sweep_id else sweep_ids(root)))
+    plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
+    if plan is None:
+        _say("nothing to resume: every sweep is finished")
+        return
     _run(plan, root, backend, address, ask=False)
 
 
@@ -264,12 +262,12 @@ def _cost_line(plan: Plan, todo: list[Trial], storage: Path) -> str:
 
 
 def _counts(storage: Path, sweep_id: str | None) -> dict[str, dict[str, int]]:
-    folders = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
-    ids = [path.parent.name for path in folders] if sweep_id is None else [sweep_id]
     counts = {}
-    for each in ids:
+    for each in [sweep_id] if sweep_id else reversed(sweep_ids(storage)):
         keys = [trial.key for trial in _frozen(storage, each).trials]
         known = statuses(storage, keys)
+        if not current_driver(sweep_dir(storage, each)):  # without a driver nothing runs
+            known = {key: "lost" if status == "running" else status for key, status in known.items()}
         counts[each] = dict(Counter(known.get(key, "planned") for key in keys))
     return counts
 
@@ -285,8 +283,8 @@ def _frozen(storage: Path, sweep_id: str) -> Plan:
     try:
         return load_plan(storage, sweep_id)
     except FileNotFoundError:
-        known = sorted(path.parent.name for path in (storage / "sweeps").glob("*/sweep.json"))
-        raise SweepError(f"no sweep {sweep_id!r} in {storage}; there are: {', '.join(known) or 'none'}") from None
+        known = ", ".join(sweep_ids(storage)) or "none"
+        raise SweepError(f"no sweep {sweep_id!r} in {storage}; there are: {known}") from None
     except ValueError as error:
         raise SweepError(f"sweep {sweep_id} cannot be continued: {error}; plan it again with `grid`") from error
 

@@ -30,7 +30,7 @@ __all__ = [
     "run_sweep",
     "statuses",
     "sweep_dir",
-    "unfinished_sweeps",
+    "sweep_ids",
     "write_plan",
 ]
 
@@ -197,8 +197,7 @@ def load_plan(storage: Path, sweep_id: str) -> Plan:
     return Plan(kind=frozen["kind"], preset=Preset.model_validate(frozen["preset"]), trials=trials)
 
 
-def unfinished_sweeps(storage: Path) -> list[Plan]:
-    """Sweeps with trials left to run, the newest first."""
+def sweep_ids(storage: Path) -> list[str]:
+    """All sweeps of the storage, the newest first."""
     paths = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    plans = (load_plan(storage, path.parent.name) for path in paths)
-    return [plan for plan in plans if remaining(plan, storage)]
+    return [path.parent.name for path in paths]
