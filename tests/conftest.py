@@ -1,5 +1,6 @@
 """What tests of several packages share: the embedded default, cut down to seconds."""
 
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,12 @@ TINY: dict[str, Any] = {
     "evaluation": {"validation_examples": 12, "test_examples": 12},
     "resources": {"gpus_per_trial": 0},
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """st-moe-pytorch 0.1.8 has annotations that beartype warns of; named here, since `results` is tested without either."""
+    if importlib.util.find_spec("beartype"):
+        config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
 
 
 @pytest.fixture(scope="session")
