@@ -118,7 +118,7 @@ def progress_for(console: Console) -> type[PlainProgress]:
 def render(progress: PlainProgress) -> Group:
     """The live table: running and ended trials first, then as many planned ones as fit; and the footer."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "trial", "status", "epoch", "val loss", "EM", "elapsed"):
+    for heading in ("key", "trial", "status", "epoch", "val loss", "EM", "elapsed", "to go"):
         table.add_column(heading, no_wrap=True)
     order = {"running": 0, "failed": 1, "completed": 2, "planned": 3}
     states = sorted(progress.states.values(), key=lambda state: order[state.status])
@@ -134,7 +134,8 @@ def render(progress: PlainProgress) -> Group:
             f"{state.epoch:g}/{state.trial.config.training.epochs}" if state.epoch else "",
             loss,
             "  ".join(f"{domain} {em:.1f}" for domain, em in state.em.items()),
-            f"{seconds:.0f} s" if seconds else "",
+            duration(seconds) if seconds else "",
+            duration(seconds * (state.trial.config.training.epochs / state.epoch - 1)) if running and state.epoch else "",
         )
     hidden = len(states) - _ROWS_SHOWN
     more = [Text(f"... and {hidden} more", style="dim")] if hidden > 0 else []

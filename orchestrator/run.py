@@ -170,7 +170,9 @@ def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
     if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
         return
     _say(_cost_line(plan, todo, storage))
-    typer.confirm("Run them?", default=True, abort=True, err=True)
+    if not typer.confirm("Run them?", default=True, err=True):
+        _say("nothing was run")
+        raise typer.Exit(130)
 
 
 def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
