@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from orchestrator.machine import num_cpus, num_gpus
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
 from results.ledger import Ledger
@@ -14,10 +15,11 @@ from results.ledger import Ledger
 __all__ = ["Estimate", "estimate", "local_slots"]
 
 _PAST = """
-SELECT architecture, n_layers, num_experts, device,
-       median((train_seconds + startup_seconds) / (mixture_size * epochs)) AS seconds_per_example, count(*) AS num_trials
+SELECT architecture, n_layers, num_experts, device, data->>'encoder' AS encoder,
+       CAST(config->'training'->>'max_length' AS INTEGER) AS max_length,
+       median((train_seconds + startup_seconds) / (mixture_size * epochs)) AS seconds_per_example
 FROM trials WHERE status = 'completed' AND attempts = 1
-GROUP BY ALL ORDER BY num_trials DESC
+GROUP BY ALL ORDER BY count(*) DESC
 """
 
 
@@ -37,24 +39,36 @@ class Estimate:
 
 
 def estimate(trials: Iterable[Trial], storage: Path, resources: Resources) -> Estimate:
-    """Seconds per example of past trials of the same architecture, and size where there are any, times the examples to go."""
-    past = Ledger(storage).sql(_PAST).to_pylist()
+    """Seconds per example of past trials of the same model on the same encoder and window length, times the examples to go."""
+    past = {_kind(row): row for row in reversed(Ledger(storage).sql(_PAST).to_pylist())}
     seconds, unknown, devices = 0.0, 0, set()
     for trial in trials:
         model = trial.config.model.model_dump()
-        same = [row for row in past if row["architecture"] == trial.trainable]
-        exact = [row for row in same if all(row[name] == model.get(name) for name in ("n_layers", "num_experts"))]
-        if not same:
+        row = past.get(
+            (
+                trial.trainable,
+                model.get("n_layers"),
+                model.get("num_experts"),
+                trial.data.encoder,
+                trial.config.training.max_length,
+            )
+        )
+        if row is None:
             unknown += 1
             continue
-        row = (exact or same)[0]
         seconds += row["seconds_per_example"] * trial.config.mixture.size * trial.config.training.epochs
         devices.add(row["device"])
     return Estimate(seconds, local_slots(resources), unknown, tuple(sorted(devices)))
 
 
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("architecture", "n_layers", "num_experts", "encoder", "max_length"))
+
+
 def local_slots(resources: Resources) -> int:
-    """Trials that this machine's CPUs hold at a time, at least 1."""
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slots = max(1, num_cpus // resources.cpus_per_trial)
-    return min(slots, resources.max_concurrent or slots)
+    """Trials that this machine holds at a time, at least 1."""
+    slots = num_cpus() // resources.cpus_per_trial
+    gpus = min(1, num_gpus()) if resources.gpus_per_trial == "auto" else resources.gpus_per_trial
+    if gpus:
+        slots = min(slots, int(num_gpus() / gpus + 1e-9))
+    return max(1, min(slots, resources.max_concurrent or slots))

@@ -6,6 +6,8 @@ import time
 import traceback
 from collections.abc import Sequence
 
+import torch
+
 from orchestrator.backend import Listener
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
@@ -15,11 +17,11 @@ __all__ = ["InlineBackend"]
 
 
 class InlineBackend:
-    """A `for` loop over trials and reports. `resources.gpus_per_trial: auto` means none."""
+    """A `for` loop over trials and reports, on the first GPU unless `resources.gpus_per_trial` is 0 or there is none."""
 
     def __init__(self, resources: Resources) -> None:
         asked = resources.gpus_per_trial
-        self.gpus_per_trial = 0.0 if asked == "auto" else float(asked)
+        self.gpus_per_trial = float(torch.cuda.is_available()) if asked == "auto" else float(asked)
         self.slots = 1
 
     def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:

@@ -28,7 +28,7 @@ def sweep_lock(sweep_dir: Path, sweep_id: str) -> Iterator[None]:
     owner_path = sweep_dir / "driver.json"
     lock = FileLock(sweep_dir / "driver.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # `status` takes it for an instant
     except Timeout:
         raise SweepLockedError(
             f"sweep {sweep_id} is being run by {_owner(owner_path)}; "

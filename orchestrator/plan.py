@@ -15,7 +15,7 @@ from orchestrator.preset import EMBEDDED, Preset, describe_error
 from orchestrator.trial import Trial
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.config import QAConfig
-from trainables.data.sources import data_fingerprint, pinned
+from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
@@ -91,8 +91,8 @@ def _embedded_encoder() -> str:
 
 
 def _absolute(location: str) -> str:
-    path = Path(location).expanduser()
-    return str(path.resolve()) if path.exists() else location
+    path = Path(without_split(location)).expanduser()
+    return str(path.resolve()) + location.removeprefix(without_split(location)) if path.exists() else location
 
 
 def _trial(preset: Preset, point: GridPoint, data: DataSpec, fingerprint: str) -> Trial:
@@ -130,6 +130,8 @@ def _config(preset: Preset, point: GridPoint, settings: TrainableSettings, varia
         "order": point.order,
         "sampler": preset.sampler,
         "seed": preset.data_seed,
+        "validation_share": preset.validation_share,
+        "test_share": preset.test_share,
     }
     try:
         return settings.config.model_validate(values)

@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from orchestrator.errors import PresetError
 from trainables.config import EvaluationConfig, Settings, TrainingConfig
+from trainables.data.sources import without_split
 from trainables.data.spec import DomainSpec
 from trainables.registry import names as trainable_names
 from trainables.registry import settings_of
@@ -34,7 +35,11 @@ class Resources(Settings):
     @classmethod
     def _whole_or_one_kth(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
         """Ray packs other fractions wrongly (ray issue 5902)."""
-        if value == "auto" or value == int(value) >= 0 or (0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-6):
+        if (
+            value == "auto"
+            or (value >= 0 and value == int(value))
+            or (0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-6)
+        ):
             return value
         raise ValueError("gpus_per_trial must be auto, a whole number, or 1/k (0.5, 0.25, ...)")
 
@@ -60,7 +65,11 @@ class Preset(Settings):
     sampler: Literal["as_ordered", "paper"] = "as_ordered"
     data_seed: int = Field(0, ge=0)
     trainables: tuple[str, ...] = ("distilbert", "exbert")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of a domain's groups held out for validation")
+    test_share: float = Field(
+        0.1, gt=0, lt=0.5, description="share of the groups held out for test where no test file is named"
+    )
     model: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: dict[str, Any] = Field(default_factory=dict)
@@ -102,8 +111,9 @@ def load_preset(name_or_path: str, overrides: Iterable[str] = (), num_seeds: int
     for key in ("shares", "orders", "trainables", "seeds"):  # `--set trainables=exbert` is a list of one
         if key in merged and not isinstance(merged[key], list):
             merged[key] = [merged[key]]
-    merged["overrides"] = {key: given[key] for key in ("model", "training", "evaluation") if key in given}
     _refuse_unknown(merged)
+    merged["overrides"] = {key: given[key] for key in ("model", "training", "evaluation") if key in given}
+    merged["name"] = name_or_path
     try:
         return Preset.model_validate(merged)
     except ValidationError as error:
@@ -124,18 +134,17 @@ def _read(name_or_path: str) -> dict[str, Any]:
     packaged = resources.files("orchestrator") / "presets"
     shipped = sorted(item.name.removesuffix(".yaml") for item in packaged.iterdir() if item.name.endswith(".yaml"))
     if name_or_path in shipped:
-        text, folder = (packaged / f"{name_or_path}.yaml").read_text(encoding="utf-8"), None
+        content, folder = (packaged / f"{name_or_path}.yaml").read_bytes(), None
     elif Path(name_or_path).is_file():
-        text, folder = Path(name_or_path).read_text(encoding="utf-8"), Path(name_or_path).resolve().parent
+        content, folder = Path(name_or_path).read_bytes(), Path(name_or_path).resolve().parent
     else:
         raise PresetError(f"preset must be one of {', '.join(shipped)} or a YAML file, got {name_or_path!r}, which is neither")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(content)  # YAML reads bytes as UTF-8 or UTF-16
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PresetError(f"preset {name_or_path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise PresetError(f"preset {name_or_path} must be a mapping of keys to values, got {type(values).__name__}")
-    values["name"] = name_or_path if folder is None else str(Path(name_or_path))
     return values if folder is None else _with_absolute_paths(values, folder)
 
 
@@ -143,12 +152,16 @@ def _with_absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]
     """Files named in a preset are looked for beside it first; hub ids stay as they are."""
 
     def located(value: Any) -> Any:
-        return str(folder / value) if isinstance(value, str) and value != EMBEDDED and (folder / value).exists() else value
+        if not isinstance(value, str) or value == EMBEDDED:
+            return value
+        return str(folder / value) if (folder / without_split(value)).exists() else value
 
     domains = values.get("domains")
     if isinstance(domains, dict):
         values["domains"] = {
-            name: {key: located(value) for key, value in spec.items()} if isinstance(spec, dict) else spec
+            name: spec | {key: located(spec[key]) for key in ("train", "test") if key in spec}
+            if isinstance(spec, dict)
+            else spec
             for name, spec in domains.items()
         }
     if "encoder" in values:
@@ -163,6 +176,8 @@ def _set_dotted(target: dict[str, Any], override: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise PresetError(f"--set {dotted}: {parent} was set to {target!r} before, which has no keys inside")
     try:
         target[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -179,7 +194,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_unknown(values: Mapping[str, Any]) -> None:
     """Every key, also inside the overlays, must be read by something."""
-    _check_keys(values, set(Preset.model_fields), "")
+    _check_keys(values, set(Preset.model_fields) - {"name", "overrides"}, "")
     for name in values.get("trainables") or ():
         try:
             settings_of(str(name).partition(":")[0])

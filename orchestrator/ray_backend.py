@@ -23,6 +23,7 @@ from ray import tune
 
 from orchestrator.backend import Listener
 from orchestrator.errors import InfeasibleError, SweepError
+from orchestrator.machine import num_cpus
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
 from orchestrator.worker import Attempt, RunSettings
@@ -220,8 +221,9 @@ def ray_session(address: str | None) -> Iterator[None]:
     if address:
         ray.init(address=address, **quiet)
     else:
-        num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ray.init(address="local", num_cpus=num_cpus, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
+        ray.init(
+            address="local", num_cpus=num_cpus(), object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet
+        )
     try:
         yield
     finally:

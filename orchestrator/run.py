@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,7 @@ from orchestrator.lock import current_driver
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.progress import duration, last_line, progress_for
-from orchestrator.sweep import Outcome, load_plan, remaining, run_sweep, statuses, sweep_dir, sweep_ids
+from orchestrator.sweep import Outcome, check_current, load_plan, remaining, run_sweep, statuses, sweep_dir, sweep_ids
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -96,11 +96,12 @@ def resume(
     Example: python -m orchestrator.run resume
     """
     root = _local(storage)
-    plans = (_frozen(root, each) for each in ([sweep_id] if sweep_id else sweep_ids(root)))
+    plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
     plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
     if plan is None:
         _say("nothing to resume: every sweep is finished")
         return
+    check_current(plan)
     _run(plan, root, backend, address, ask=False)
 
 
@@ -123,7 +124,7 @@ def plan_grid_command(
 def status(
     sweep_id: Annotated[str | None, typer.Argument(help="All sweeps if left out.")] = None,
     storage: StorageOption = "sweeps-data",
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds until it is finished.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds while a driver runs it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say how sweeps stand.
@@ -137,8 +138,7 @@ def status(
             print(json.dumps(counts))
         else:
             _print_counts(counts)
-        unfinished = any(status in sweep for sweep in counts.values() for status in ("planned", "running", "lost"))
-        if not (watch and unfinished):
+        if not watch or not any(current_driver(sweep_dir(root, each)) for each in counts):
             return
         time.sleep(2)
 
@@ -211,15 +211,13 @@ def _prepare(storage: Path) -> Any:
 def _conclude(plan: Plan, storage: Path, outcome: Outcome) -> NoReturn:
     done = outcome.already_done + len(outcome.completed)
     _say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {len(outcome.failed)} failed")
-    if not outcome.failed:
+    if done == outcome.planned:
         raise typer.Exit(0)
     names = {trial.key: trial.summary for trial in plan.trials}
     for message, count in Counter(last_line(error) for error in outcome.failed.values()).most_common():
         example = next(key for key, error in outcome.failed.items() if last_line(error) == message)
         _say(f"  {count} x {message}  (first: {example} {names[example]})")
-    _say(
-        f"tracebacks: python -m results sql \"SELECT trial_key, error FROM trials WHERE status = 'failed'\" --storage {storage}"
-    )
+    _say(f'tracebacks: python -m results sql "SELECT trial_key, error FROM trials WHERE error IS NOT NULL" --storage {storage}')
     raise typer.Exit(1)
 
 
@@ -265,12 +263,13 @@ def _cost_line(plan: Plan, todo: list[Trial], storage: Path) -> str:
 
 def _counts(storage: Path, sweep_id: str | None) -> dict[str, dict[str, int]]:
     counts = {}
-    for each in [sweep_id] if sweep_id else reversed(sweep_ids(storage)):
-        keys = [trial.key for trial in _frozen(storage, each).trials]
+    plans = (_frozen(storage, sweep_id),) if sweep_id else _readable(storage, reversed(sweep_ids(storage)))
+    for plan in plans:
+        keys = [trial.key for trial in plan.trials]
         known = statuses(storage, keys)
-        if not current_driver(sweep_dir(storage, each)):  # without a driver nothing runs
+        if not current_driver(sweep_dir(storage, plan.sweep_id)):  # without a driver nothing runs
             known = {key: "lost" if status == "running" else status for key, status in known.items()}
-        counts[each] = dict(Counter(known.get(key, "planned") for key in keys))
+        counts[plan.sweep_id] = dict(Counter(known.get(key, "planned") for key in keys))
     return counts
 
 
@@ -287,8 +286,17 @@ def _frozen(storage: Path, sweep_id: str) -> Plan:
     except FileNotFoundError:
         known = ", ".join(sweep_ids(storage)) or "none"
         raise SweepError(f"no sweep {sweep_id!r} in {storage}; there are: {known}") from None
-    except ValueError as error:
-        raise SweepError(f"sweep {sweep_id} cannot be continued: {error}; plan it again with `grid`") from error
+    except (ValueError, KeyError) as error:
+        raise SweepError(f"sweep {sweep_id} cannot be read: {error}; plan it again with `grid`") from error
+
+
+def _readable(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:
+    """The sweeps that this version can read; says which it cannot."""
+    for each in ids:
+        try:
+            yield _frozen(storage, each)
+        except SweepError as error:
+            _say(f"passed over: {error}")
 
 
 def main() -> None:
@@ -296,7 +304,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         app()
-    except (SweepError, DataError, LedgerError) as error:
+    except (SweepError, DataError, LedgerError, OSError) as error:
         _talk.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backend import Backend, Listener
+from orchestrator.errors import SweepError
 from orchestrator.lock import sweep_lock
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset
@@ -21,10 +22,13 @@ from orchestrator.record import EventLog, record_plan
 from orchestrator.trial import Trial
 from orchestrator.worker import RunSettings
 from results.ledger import Ledger
+from trainables.data.sources import data_fingerprint
+from trainables.registry import settings_of
 
 __all__ = [
     "Outcome",
     "Recorder",
+    "check_current",
     "load_plan",
     "remaining",
     "run_sweep",
@@ -54,9 +58,16 @@ class Recorder:
         self._attempts = attempts
         self._outcome = outcome
         self._watcher = watcher
+        self._running: set[str] = set()
+
+    def lose_running(self, reason: str) -> None:
+        """Marks what was running as lost: its workers end with the driver."""
+        for trial_key in sorted(self._running):
+            self._add(trial_key, "lost", reason=reason)
 
     def started(self, trial_key: str) -> None:
         self._attempts[trial_key] += 1
+        self._running.add(trial_key)
         self._add(trial_key, "running")
         self._watcher.started(trial_key)
 
@@ -74,6 +85,7 @@ class Recorder:
         self._watcher.completed(trial_key)
 
     def failed(self, trial_key: str, error_type: str, error: str) -> None:
+        self._outcome.failed[trial_key] = error
         error_type, error, lost = self._cause(trial_key, error_type, error)
         self._outcome.failed[trial_key] = error
         self._add(trial_key, "lost" if lost else "failed", error_type=error_type, error=error)
@@ -88,6 +100,8 @@ class Recorder:
         return error_type, error, True
 
     def _add(self, trial_key: str, status: str, **details: str | None) -> None:
+        if status != "running":
+            self._running.discard(trial_key)
         self._events.add(trial_key, status, attempt=self._attempts[trial_key], **details)
 
 
@@ -126,7 +140,11 @@ def run_sweep(
                 checkpoint_seconds=plan.preset.recovery.checkpoint_seconds,
             )
             recorder = Recorder(storage, events, attempts, outcome, watcher)
-            backend.run(todo, settings, recorder, max_retries=plan.preset.recovery.max_retries)
+            try:
+                backend.run(todo, settings, recorder, max_retries=plan.preset.recovery.max_retries)
+            except BaseException as error:
+                recorder.lose_running("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
+                raise
         return outcome
 
 
@@ -195,6 +213,27 @@ def load_plan(storage: Path, sweep_id: str) -> Plan:
     frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read_text(encoding="utf-8"))
     trials = tuple(Trial.from_json(trial) for trial in frozen["trials"])
     return Plan(kind=frozen["kind"], preset=Preset.model_validate(frozen["preset"]), trials=trials)
+
+
+def check_current(plan: Plan) -> None:
+    """Makes sure that a frozen plan would still run what its keys say.
+
+    Raises:
+        SweepError: a trainable's version or the content of the data is another than when it was planned.
+    """
+    locations = {trial.data.model_dump_json(): trial.data for trial in plan.trials}
+    fingerprints = {location: data_fingerprint(data) for location, data in locations.items()}
+    for trial in plan.trials:
+        version = settings_of(trial.trainable).version
+        if version != trial.version:
+            raise SweepError(
+                f"{plan.sweep_id} was planned with {trial.trainable} version {trial.version}, and this is version {version}; "
+                "plan it anew with `grid`: what is still valid is not run again"
+            )
+        if fingerprints[trial.data.model_dump_json()] != trial.data_fingerprint:
+            raise SweepError(
+                f"the data of {plan.sweep_id} has changed since it was planned; put it back, or plan anew with `grid`"
+            )
 
 
 def sweep_ids(storage: Path) -> list[str]:

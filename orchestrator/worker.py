@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 import time
@@ -13,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from orchestrator import provenance
 from orchestrator.record import AttemptRecorder
 from orchestrator.trial import Trial
-from results.parts import list_attempts
+from results.parts import read_attempts
 from trainables.contract import Report, TrialContext
 from trainables.registry import train_function
 
@@ -49,33 +50,45 @@ class RunSettings:
 
 
 class Attempt:
-    """Drives a trainable's generator and records what it reports."""
+    """Drives a trainable's generator and records what it reports.
+
+    A trial is one process's at a time, also when two sweeps have it in common: another's attempt waits until the trial is free,
+    and has nothing left to do if it is complete by then. The kernel frees a trial whose process ends, however it ends.
+    """
 
     def __init__(self, trial: Trial, settings: RunSettings, launched_at: float) -> None:
-        """Claims the next attempt number. `launched_at`: `time.time()` when the driver asked for the attempt."""
+        """Takes the trial and the next attempt number. `launched_at`: `time.time()` when the driver asked for the attempt."""
         self.trial = trial
         self._settings = settings
+        self._claim = FileLock(_made(settings.storage / "checkpoints") / f".{trial.key}.lock")
+        self._claim.acquire()
         self._cpu_before = time.process_time()
         self._train_seconds = 0.0
         self._startup_seconds = time.time() - launched_at
-        self.number = max(list_attempts(settings.storage, trial.key), default=0) + 1
-        self._recorder = AttemptRecorder(settings.storage, self._first_row())
         self._reports: Iterator[Report] | None = None
+        earlier = read_attempts(settings.storage, trial.key)
+        self.number = max((row["attempt"] for row in earlier), default=0) + 1
+        is_complete = any(row["status"] == "completed" for row in earlier)
+        self._recorder = None if is_complete else AttemptRecorder(settings.storage, self._first_row())
 
     def advance(self) -> dict[str, Any] | None:
         """Records the next report and returns what the driver shows of it; None when the trial is complete."""
+        if self._recorder is None:
+            return None
         try:
             began = time.perf_counter()
             report = next(self._started(), None)
             self._train_seconds += time.perf_counter() - began
             if report is None:
                 self._recorder.finish(status="completed", **self._measured())
+                self.close()
                 return None
             self._recorder.add(report, self._train_seconds)
             self._recorder.update_attempt(params_total=report.params_total, params_trainable=report.params_trainable)
-            return _shown(report, self.number)
+            return _shown(report)
         except Exception as error:
-            self._fail(error)
+            self._recorder.finish(status="failed", **_told(error), **self._measured())
+            self.close()
             raise
 
     def close(self) -> None:
@@ -83,6 +96,7 @@ class Attempt:
         if self._reports is not None:
             self._reports.close()  # type: ignore[attr-defined]
             self._reports = None
+        self._claim.release()
 
     def _started(self) -> Iterator[Report]:
         if self._reports is None:
@@ -97,11 +111,6 @@ class Attempt:
             )
             self._reports = train_function(self.trial.trainable)(self.trial.config, context)
         return self._reports
-
-    def _fail(self, error: Exception) -> None:
-        trace = "".join(traceback.format_exception(error))
-        self.close()
-        self._recorder.finish(status="failed", error_type=type(error).__name__, error=trace, **self._measured())
 
     def _first_row(self) -> dict[str, Any]:
         return {
@@ -145,14 +154,16 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device)
 
 
-def _shown(report: Report, attempt: int) -> dict[str, Any]:
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _told(error: Exception) -> dict[str, str]:
+    return {"error_type": type(error).__name__, "error": "".join(traceback.format_exception(error))}
+
+
+def _shown(report: Report) -> dict[str, Any]:
     em = {f"em_{part.domain}": part.em for part in report.evaluations if part.split == "val"}
     val_qa_loss = report.metrics.get("val_qa_loss")
-    return {
-        "attempt": attempt,
-        "step": report.step,
-        "epoch": report.epoch,
-        "val_qa_loss": val_qa_loss,
-        "pid": os.getpid(),
-        **em,
-    }
+    return {"epoch": report.epoch, "val_qa_loss": val_qa_loss, **em}

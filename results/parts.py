@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from results.schema import TABLES, Column, arrow_schema
 
-__all__ = ["PART_SUFFIX", "PartInfo", "Storage", "attempt_part", "list_attempts", "open_storage", "write_part"]
+__all__ = ["PART_SUFFIX", "PartInfo", "Storage", "attempt_part", "list_attempts", "open_storage", "read_attempts", "write_part"]
 
 PART_SUFFIX = ".parquet"
 
@@ -135,6 +135,13 @@ def list_attempts(storage: str | Path | Storage, trial_key: str) -> list[int]:
     """The numbers of the attempts that wrote to the `attempts` table, ascending."""
     named = (part.name.rpartition("-") for part in open_storage(storage).parts("attempts"))
     return sorted(int(number) for key, _, number in named if key == trial_key and number.isdecimal())
+
+
+def read_attempts(storage: str | Path | Storage, trial_key: str) -> list[dict[str, Any]]:
+    """The rows of the trial in the `attempts` table, ascending by attempt; without DuckDB, for workers."""
+    place = open_storage(storage)
+    paths = [place.part_path("attempts", attempt_part(trial_key, number)) for number in list_attempts(place, trial_key)]
+    return [row for path in paths for row in pq.read_table(pa.BufferReader(place.read(path))).to_pylist()]
 
 
 def write_part(

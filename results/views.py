@@ -60,13 +60,19 @@ def needed_tables(words: set[str]) -> list[str]:
     return [table for table in TABLES if table in needed]
 
 
+# A completed attempt is the last that counts: whatever was begun after it can only repeat it.
+_COUNTING = """
+    SELECT * FROM attempts
+    QUALIFY attempt <= coalesce(min(attempt) FILTER (status = 'completed') OVER (PARTITION BY trial_key), attempt)
+"""
+
 # The latest step an attempt's rows may have: no later attempt began before it. A null resumed_step began from 0.
-_KEPT_STEPS = """
+_KEPT_STEPS = f"""
     SELECT trial_key, attempt,
            min(coalesce(resumed_step, 0)) OVER (
                PARTITION BY trial_key ORDER BY attempt ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
            ) AS keep_until
-    FROM attempts
+    FROM ({_COUNTING})
 """
 
 
@@ -75,15 +81,22 @@ def _current_rows(table: str, identity: tuple[str, ...]) -> str:
     return f"""
     SELECT rows.* FROM all_{table} AS rows
     ASOF LEFT JOIN ({_KEPT_STEPS}) AS later ON rows.trial_key = later.trial_key AND rows.attempt < later.attempt
-    WHERE later.keep_until IS NULL OR rows.step <= later.keep_until
+    WHERE (later.keep_until IS NULL OR rows.step <= later.keep_until)
+      AND NOT EXISTS (
+          FROM attempts AS done
+          WHERE done.trial_key = rows.trial_key AND done.status = 'completed' AND done.attempt < rows.attempt
+      )
     QUALIFY row_number() OVER (PARTITION BY {", ".join(f"rows.{name}" for name in identity)} ORDER BY rows.attempt DESC) = 1
     """
 
 
 _PREDICTIONS = """
     WITH newest AS (
-        SELECT trial_key, max(attempt) AS attempt
-        FROM (SELECT trial_key, attempt FROM all_predictions UNION SELECT trial_key, attempt FROM attempts)
+        SELECT trial_key, coalesce(min(attempt) FILTER (status = 'completed'), max(attempt)) AS attempt
+        FROM (
+            SELECT trial_key, attempt, NULL AS status FROM all_predictions
+            UNION SELECT trial_key, attempt, status FROM attempts
+        )
         GROUP BY trial_key
     )
     SELECT rows.* FROM all_predictions AS rows SEMI JOIN newest USING (trial_key, attempt)
@@ -107,7 +120,7 @@ _TRIALS = f"""
         ) = 1
     ),
     latest_attempt AS (
-        SELECT * FROM attempts QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC) = 1
+        SELECT * FROM ({_COUNTING}) QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC) = 1
     ),
     tries AS (
         SELECT trial_key, count(DISTINCT attempt) AS attempts FROM (

@@ -16,7 +16,7 @@ __all__ = ["EvaluationConfig", "MixtureConfig", "QAConfig", "Settings", "Trainin
 class Settings(BaseModel):
     """Frozen, validated settings; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class MixtureConfig(Settings):

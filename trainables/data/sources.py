@@ -32,6 +32,7 @@ __all__ = [
     "pinned",
     "source_fingerprint",
     "tokenizer_fingerprint",
+    "without_split",
 ]
 
 Role = Literal["train", "test"]
@@ -98,6 +99,12 @@ def parse_source(text: str, role: Role) -> LocalSource | HubSource:
         splits=tuple((splits or _DEFAULT_SPLIT[role]).split("+")),
         named=splits is not None,
     )
+
+
+def without_split(text: str) -> str:
+    """A local folder's path without the splits behind it; anything else as it is."""
+    match = _LOCAL_ROWS.fullmatch(text)
+    return text if match is None or _expanded(text).exists() else match["path"]
 
 
 def _existing_path(text: str, role: Role) -> LocalSource | None:

@@ -8,6 +8,7 @@ reports bit for bit what an uninterrupted one would have (on one CPU). Reading: 
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
 from pathlib import Path
@@ -31,11 +32,10 @@ _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 def save(directory: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes the checkpoint of `step` and then removes the older ones."""
+    """Writes the checkpoint of `step`; of the older ones the newest stays, should this one prove unreadable."""
     path = _write(directory / f"step-{step:08d}.pt", state)
-    for older_step, older in _listing(directory):
-        if older_step < step:
-            older.unlink(missing_ok=True)
+    for _, older in sorted(_listing(directory))[:-2]:
+        older.unlink(missing_ok=True)
     return path
 
 
@@ -52,7 +52,7 @@ def load_newest(directory: Path, device: str) -> dict[str, Any] | None:
     for _, path in sorted(_listing(directory), reverse=True):
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=False)
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
             continue
         return state
     return None
@@ -70,7 +70,9 @@ def _listing(directory: Path) -> list[tuple[int, Path]]:
 
 def _write(path: Path, state: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for abandoned in path.parent.glob(".*.tmp"):  # of an attempt that was killed while it wrote
+        abandoned.unlink(missing_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -79,16 +81,16 @@ def _write(path: Path, state: Any) -> Path:
     return path
 
 
-def state_of_generators() -> dict[str, Any]:
-    """The states of all generators that a training step may draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}  # noqa: NPY002
+def state_of_generators(device: str) -> dict[str, Any]:
+    """The states of all generators that a training step on `device` may draw from."""
+    states: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
+    return states if device == "cpu" else {**states, "cuda": torch.cuda.get_rng_state(device)}
 
 
-def restore_generators(states: dict[str, Any]) -> None:
+def restore_generators(states: dict[str, Any], device: str) -> None:
     """Puts the generators back where `state_of_generators` found them."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if "cuda" in states and device != "cpu":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -171,12 +171,12 @@ class FineTuning:
 
     def _evaluate(self, split: Literal["val", "test"]) -> list[Measured]:
         """Scores every domain's split, without moving the generators: training is the same whatever is evaluated."""
-        generators = checkpoints.state_of_generators()
+        generators = checkpoints.state_of_generators(self.context.device)
         precision = partial(autocast, self.config.training, self.context.device)
         measured = [
             evaluate(self.model, self.task, held_out, self.context.device, precision) for held_out in self.task.of_split(split)
         ]
-        checkpoints.restore_generators(generators)
+        checkpoints.restore_generators(generators, self.context.device)
         return measured
 
     def _checkpoint(self, finished: bool) -> Path | None:
@@ -191,7 +191,7 @@ class FineTuning:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generators": checkpoints.state_of_generators(),
+            "generators": checkpoints.state_of_generators(self.context.device),
             "step": self.step,
             "samples_seen": self.samples_seen,
         }
@@ -205,7 +205,7 @@ class FineTuning:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
-        checkpoints.restore_generators(state["generators"])
+        checkpoints.restore_generators(state["generators"], self.context.device)
 
 
 def loss_part(output: Any, part: str) -> torch.Tensor:

@@ -116,6 +116,11 @@ def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path)
 
 
 def _check_encoder(config: QAConfig, encoder: str) -> None:
+    folder = Path(encoder)
+    if folder.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+        raise DataError(
+            f"an encoder folder holds weights (*.safetensors or *.bin), got {folder} without any; name another folder"
+        )
     n_layers = getattr(config.model, "n_layers", None)
     of_encoder = encoder_config(encoder, n_layers)
     if config.training.max_length > of_encoder.max_position_embeddings:

@@ -1,0 +1,23 @@
+"""What this machine has for trials. Cheap: imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["num_cpus", "num_gpus"]
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use, at least 1: its affinity, and a container's quota (cgroup v2) rounded down."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def num_gpus() -> int:
+    """NVIDIA GPUs that the system shows."""
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in Path("/dev").glob("nvidia*"))
