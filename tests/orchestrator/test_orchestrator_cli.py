@@ -72,6 +72,7 @@ def _only_sweep(storage: str) -> str:
     return folder.name.removeprefix("grid-")
 
 
+BOTH = {"squad": "embedded", "bioasq": "embedded"}
 BAD = {
     "missing file": ({"squad": {"train": "absent.json"}, "bioasq": "embedded"}, [], "no such file or folder: 'absent.json'"),
     "unknown format": ({"squad": {"train": "{tmp}/notes.txt"}, "bioasq": "embedded"}, [], "format"),
@@ -94,6 +95,11 @@ BAD = {
         ["training.max_length=512", "encoder={tmp}/short"],
         "training.max_length must be at most 64",
     ),
+    "a seed out of range": (BOTH, ["seeds=[-1]"], "seeds.0: Input should be greater than or equal to 0, got -1"),
+    "a rate that is no number": (BOTH, ["training.learning_rate=.nan"], "training.learning_rate"),
+    "a key inside a value": (BOTH, ["training=3", "training.epochs=1"], "training was set to 3 before"),
+    "an encoder without weights": (BOTH, ["encoder={tmp}/weightless"], "holds weights"),
+    "a storage that is a file": (BOTH, ["--storage", "{tmp}/notes.txt"], "notes.txt"),
     "a remote storage": (
         {"squad": "embedded", "bioasq": "embedded"},
         ["--storage", "s3://bucket"],
@@ -119,7 +125,8 @@ def test_bad_input_is_one_clear_line_before_any_trial(
     preset = preset_file(domains=json.loads(text))
     arguments = ["grid", "--preset", str(preset), "--backend", "inline", "--storage", str(tmp_path / "storage")]
     for change in changes:
-        arguments += [change] if change.startswith(("--", "s3:")) else ["--set", change.replace("{tmp}", str(tmp_path))]
+        filled = change.replace("{tmp}", str(tmp_path))
+        arguments += ["--set", filled] if "=" in filled else [filled]
     code, _, err = cli(*arguments)
     last = err.strip().splitlines()[-1]
     assert code == 2
@@ -141,4 +148,5 @@ def prepare_bad_files(folder: Path) -> None:
     squad_file(folder, 60, answer="omega")
     shutil.copytree(ENCODER_PATH, folder / "short")
     config = json.loads((folder / "short" / "config.json").read_text(encoding="utf-8"))
+    shutil.copytree(ENCODER_PATH, folder / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}), encoding="utf-8")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import PlanError
+from orchestrator.errors import PlanError, SweepError
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
-from orchestrator.sweep import load_plan, write_plan
+from orchestrator.sweep import check_current, load_plan, write_plan
 from orchestrator.trial import Trial, canonical_json
 from trainables.data.errors import DataError
 from trainables.data.spec import DataSpec, DomainSpec
@@ -112,6 +112,23 @@ def test_a_frozen_plan_is_read_back_whole_and_never_rewritten(tmp_path: Path) ->
     write_plan(tmp_path, plan, datetime(2027, 1, 1, tzinfo=UTC))
     assert path.read_text(encoding="utf-8") == first
     assert load_plan(tmp_path, plan.sweep_id).trials == plan.trials
+
+
+def test_a_plan_is_not_resumed_on_other_data_or_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_grid(load_preset("embedded"), tmp_path)
+    mine = tmp_path / "mine"
+    shutil.copytree(next((tmp_path / "corpora").iterdir()), mine)
+    domains = "domains={squad: {train: %s/squad_train.json}, bioasq: {train: %s/bioasq_train.csv}}" % (mine, mine)  # noqa: UP031
+    plan = plan_grid(load_preset("embedded", [domains]), tmp_path)
+    check_current(plan)
+    with monkeypatch.context() as patched:
+        patched.setattr("trainables.distilbert.config.VERSION", 99)
+        with pytest.raises(SweepError, match="planned with distilbert version 1, and this is version 99"):
+            check_current(plan)
+    csv = mine / "bioasq_train.csv"
+    csv.write_text(csv.read_text(encoding="utf-8") + "What?,<answer> a <context> a b\n", encoding="utf-8")
+    with pytest.raises(SweepError, match="has changed since it was planned"):
+        check_current(plan)
 
 
 def test_changing_one_row_changes_every_key(tmp_path: Path) -> None:

@@ -173,6 +173,17 @@ def test_a_second_driver_on_the_same_sweep_is_refused(tmp_path: Path, preset_fil
         assert f"is being run by process {driver.pid}" in second.stderr
 
 
+def test_two_sweeps_at_once_run_a_trial_that_they_share_once(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    with running_grid(preset, storage, "--backend", "inline") as whole:
+        wait_for(whole, "started")
+        part = run_grid(preset, storage, "--backend", "inline", "--set", "shares=[0]")
+        assert part.returncode == 0, part.stderr
+        assert whole.wait(timeout=240) == 0
+    assert status_counts(storage) == {"completed": 8}
+    assert Ledger(storage).sql("SELECT max(attempt) AS n, count(*) AS rows FROM attempts").to_pylist() == [{"n": 1, "rows": 8}]
+
+
 def test_a_trial_that_asks_for_more_than_there_is_is_refused_before_it_waits(
     tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:

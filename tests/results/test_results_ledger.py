@@ -349,6 +349,18 @@ def test_python_variables_are_no_tables(complete: Path) -> None:
     assert secret.num_rows == 1
 
 
+def test_an_attempt_begun_after_the_trial_was_complete_hides_nothing(tmp_path: Path) -> None:
+    write_part(tmp_path, "attempts", f"{KEY}-1", [{"trial_key": KEY, "attempt": 1, "status": "completed", "resumed_step": 0}])
+    write_part(tmp_path, "attempts", f"{KEY}-2", [{"trial_key": KEY, "attempt": 2, "status": "running", "resumed_step": 0}])
+    for attempt, step in ((1, 10), (2, 5)):
+        write_part(tmp_path, "reports", f"{KEY}-{attempt}", [{"trial_key": KEY, "attempt": attempt, "step": step}])
+        prediction = {"trial_key": KEY, "attempt": attempt, "example_id": str(attempt)}
+        write_part(tmp_path, "predictions", f"{KEY}-{attempt}", [prediction])
+    ledger = Ledger(tmp_path)
+    assert ledger.sql("SELECT attempt, step FROM reports").to_pylist() == [{"attempt": 1, "step": 10}]
+    assert ledger.sql("SELECT example_id FROM predictions").to_pylist() == [{"example_id": "1"}]
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [

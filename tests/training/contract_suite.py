@@ -115,6 +115,14 @@ class TrainableContract:
         keys |= {key(each) for each in changed}
         assert len(keys) == 1 + len(changed)
 
+    def test_every_setting_of_the_model_reaches_it(self, config: QAConfig, context: TrialContext, tmp_path: Path) -> None:
+        short = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
+        shorter = short.model_copy(update={"evaluation": short.evaluation.model_copy(update={"reports_per_epoch": 1})})
+        usual = outcome(self.reports(shorter, context))
+        for number, changed in enumerate(with_one_field_changed(shorter, sections=("model",))):
+            other = outcome(self.reports(changed, replace(context, checkpoint_dir=tmp_path / str(number))))
+            assert other != usual, f"{changed.model} trains as {shorter.model}"
+
     def test_values_out_of_range_are_refused_with_the_range(self, config: QAConfig) -> None:
         assert self.out_of_range
         for dotted, value in self.out_of_range:
@@ -130,9 +138,15 @@ def without_path(report: Report) -> Report:
     return replace(report, checkpoint=None)
 
 
-def with_one_field_changed(config: QAConfig) -> Iterator[QAConfig]:
+def outcome(reports: Iterator[Report]) -> tuple[Any, ...]:
+    """What a model's training came to: its losses, size and scores."""
+    last = list(reports)[-1]
+    return last.metrics, last.params_total, last.evaluations
+
+
+def with_one_field_changed(config: QAConfig, sections: tuple[str, ...] | None = None) -> Iterator[QAConfig]:
     """One valid configuration for each setting, with that setting alone changed."""
-    for section in type(config).model_fields:
+    for section in sections or tuple(type(config).model_fields):
         for name, info in type(getattr(config, section)).model_fields.items():
             for value in other_values(getattr(getattr(config, section), name), info):
                 values = config.resolved()
