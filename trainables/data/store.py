@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -45,16 +44,6 @@ class PreparedFile:
     examples: pa.Table
     counts: RowCounts
     pad_id: int
-
-    @cached_property
-    def first_window(self) -> np.ndarray:
-        """(E + 1,) int64: the windows of example e are first_window[e]:first_window[e + 1]."""
-        return np.searchsorted(self.windows.example_index, np.arange(self.examples.num_rows + 1))
-
-    @cached_property
-    def ids(self) -> Sequence[str]:
-        """The examples' ids."""
-        return self._column("id")
 
     @cached_property
     def keys(self) -> RowKeys:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -13,8 +15,9 @@ from torch import nn
 
 from trainables.config import EvaluationConfig
 from trainables.contract import Evaluation, ExpertLoad, Prediction
-from trainables.data import scores
 from trainables.data.answers import Spans, best_answers, best_spans
+from trainables.data.pool import Example
+from trainables.data.scores import AnswerScores, score_answer
 from trainables.models.experts import ExpertTally
 from trainables.training.task import HeldOut, Task
 
@@ -53,13 +56,12 @@ def evaluate(
         spans.append(_best_spans(task, chosen, start_logits, end_logits))
         total_loss += loss
     answers = best_answers(Spans.joined(spans), task.pool, windows, held_out.examples)
-    predictions = [
-        _predicted(task, held_out, int(index), *answer) for index, answer in zip(held_out.examples, answers, strict=True)
-    ]
+    examples = [task.pool.example(int(index)) for index in held_out.examples]
+    scored = [score_answer(text, example.gold) for (text, _), example in zip(answers, examples, strict=True)]
     return Measured(
-        evaluation=_summary(held_out, total_loss / len(windows), predictions),
+        evaluation=_summary(held_out, total_loss / len(windows), answers, scored),
         expert_loads=tuple(load for layer, moe in enumerate(routed) for load in _expert_loads(moe.tally, held_out, layer)),
-        predictions=tuple(predictions),
+        predictions=tuple(starmap(partial(_prediction, held_out.domain), zip(examples, answers, scored, strict=True))),
     )
 
 
@@ -97,34 +99,35 @@ def _best_spans(task: Task, windows: np.ndarray, start_logits: np.ndarray, end_l
     )
 
 
-def _predicted(task: Task, held_out: HeldOut, index: int, text: str, score: float) -> Prediction:
-    example = task.pool.example(index)
+def _prediction(domain: str, example: Example, answer: tuple[str, float], scores: AnswerScores) -> Prediction:
     return Prediction(
-        domain=held_out.domain,
+        domain=domain,
         example_id=example.id,
         question=example.question,
         gold=example.gold,
-        prediction=text,
-        score=score,
-        em=scores.exact_match(text, example.gold),
-        f1=scores.f1(text, example.gold),
+        prediction=answer[0],
+        score=answer[1],
+        em=scores.em,
+        f1=scores.f1,
     )
 
 
-def _summary(held_out: HeldOut, qa_loss: float, predictions: Sequence[Prediction]) -> Evaluation:
-    def mean(values: Iterable[float]) -> float:
-        return sum(values) / len(predictions)
+def _summary(
+    held_out: HeldOut, qa_loss: float, answers: Sequence[tuple[str, float]], scored: Sequence[AnswerScores]
+) -> Evaluation:
+    def percent(name: str) -> float:
+        return 100 * sum(getattr(scores, name) for scores in scored) / len(scored)
 
     return Evaluation(
         split=held_out.split,
         domain=held_out.domain,
-        examples=len(predictions),
+        examples=len(scored),
         qa_loss=qa_loss,
-        em=100 * mean(p.em for p in predictions),
-        f1=100 * mean(p.f1 for p in predictions),
-        em_raw=100 * mean(scores.em_raw(p.prediction, p.gold) for p in predictions),
-        contains_gold=100 * mean(scores.contains_gold(p.prediction, p.gold) for p in predictions),
-        mean_answer_tokens=mean(len(p.prediction.split()) for p in predictions),
+        em=percent("em"),
+        f1=percent("f1"),
+        em_raw=percent("em_raw"),
+        contains_gold=percent("contains_gold"),
+        mean_answer_tokens=sum(len(text.split()) for text, _ in answers) / len(answers),
     )
 
 
