@@ -123,14 +123,15 @@ def run_sweep(
         DataError, InfeasibleError, KeyboardInterrupt: from preparing and running; the ledger says how far the sweep came.
     """
     with sweep_lock(sweep_dir(storage, plan.sweep_id), plan.sweep_id):
-        write_plan(storage, plan, _now())
         todo = remaining(plan, storage)
+        if todo:
+            prepare(todo)
+        write_plan(storage, plan, _now())
         outcome = Outcome(planned=len(plan.trials), already_done=len(plan.trials) - len(todo))
         if not todo:
             return outcome
         events = EventLog(storage, plan.sweep_id, f"{_now():%Y%m%dT%H%M%S}-{os.getpid()}", socket.gethostname(), _now)
         attempts = _mark_lost(todo, storage, events)
-        prepare(todo)
         with session() as backend, watch(todo, backend) as watcher:
             settings = RunSettings(
                 storage=storage,
