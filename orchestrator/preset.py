@@ -20,6 +20,8 @@ from trainables.registry import settings_of
 
 __all__ = ["EMBEDDED", "Preset", "Recovery", "Resources", "describe_error", "load_preset"]
 
+_FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv")
+
 EMBEDDED = "embedded"
 """As the encoder, or as a domain's file: the one that ships with the package."""
 
@@ -138,7 +140,9 @@ def _read(name_or_path: str) -> dict[str, Any]:
     elif Path(name_or_path).is_file():
         content, folder = Path(name_or_path).read_bytes(), Path(name_or_path).resolve().parent
     else:
-        raise PresetError(f"preset must be one of {', '.join(shipped)} or a YAML file, got {name_or_path!r}, which is neither")
+        nearest = difflib.get_close_matches(name_or_path, shipped, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there is no such file in {Path.cwd()}"
+        raise PresetError(f"preset must be one of {', '.join(shipped)} or a YAML file, got {name_or_path!r}{hint}")
     try:
         values = yaml.safe_load(content)  # YAML reads bytes as UTF-8 or UTF-16
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -154,7 +158,9 @@ def _with_absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]
     def located(value: Any) -> Any:
         if not isinstance(value, str) or value == EMBEDDED:
             return value
-        return str(folder / value) if (folder / without_split(value)).exists() else value
+        path = Path(without_split(value))
+        named_here = (folder / path).exists() or (path.suffix in _FILE_SUFFIXES and not path.exists())
+        return str(folder / value) if named_here else value
 
     domains = values.get("domains")
     if isinstance(domains, dict):

@@ -73,7 +73,8 @@ class PlainProgress:
 
     def retrying(self, trial_key: str, error_type: str, error: str) -> None:
         self.states[trial_key].status = "planned"
-        self.line(self.states[trial_key], f"{error_type}: {last_line(error)}; trying again")
+        why = "its worker died" if "Actor" in error_type else f"{error_type}: {last_line(error)}"
+        self.line(self.states[trial_key], f"{why}; trying again")
 
     def completed(self, trial_key: str) -> None:
         self.end(trial_key, "completed", describe_scores(self.states[trial_key]))
@@ -118,8 +119,10 @@ def progress_for(console: Console) -> type[PlainProgress]:
 def render(progress: PlainProgress) -> Group:
     """The live table: running and ended trials first, then as many planned ones as fit; and the footer."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "trial", "status", "epoch", "val loss", "EM", "elapsed", "to go"):
-        table.add_column(heading, no_wrap=True)
+    domains = next((list(state.em) for state in progress.states.values() if state.em), [])
+    for heading in ("key", "trial", "status", "epoch", "val loss", f"EM {'/'.join(domains)}".strip(), "elapsed", "to go"):
+        # On a narrow terminal names give way, never numbers.
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=None if heading in ("key", "trial") else 6)
     order = {"running": 0, "failed": 1, "completed": 2, "planned": 3}
     states = sorted(progress.states.values(), key=lambda state: order[state.status])
     best = min((s.val_qa_loss for s in states if s.val_qa_loss is not None), default=None)
@@ -128,12 +131,12 @@ def render(progress: PlainProgress) -> Group:
         running = state.status == "running" and state.began_at is not None
         seconds = progress.clock() - state.began_at if running and state.began_at else state.seconds
         table.add_row(
-            state.trial.key,
+            state.trial.key[:8],
             state.trial.summary,
             Text(state.status, style=_STYLES[state.status]),
             f"{state.epoch:g}/{state.trial.config.training.epochs}" if state.epoch else "",
             loss,
-            "  ".join(f"{domain} {em:.1f}" for domain, em in state.em.items()),
+            "/".join(f"{em:.1f}" for em in state.em.values()),
             duration(seconds) if seconds else "",
             duration(seconds * (state.trial.config.training.epochs / state.epoch - 1)) if running and state.epoch else "",
         )

@@ -99,7 +99,7 @@ def resume(
     plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
     plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
     if plan is None:
-        _say("nothing to resume: every sweep is finished")
+        _say("nothing to resume: every sweep is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
     check_current(plan)
     _run(plan, root, backend, address, ask=False)

@@ -80,14 +80,17 @@ class Attempt:
             report = next(self._started(), None)
             self._train_seconds += time.perf_counter() - began
             if report is None:
-                self._recorder.finish(status="completed", **self._measured())
+                self._recorder.finish(status="completed", finished_at=datetime.now(UTC), **self._spent())
                 self.close()
                 return None
             self._recorder.add(report, self._train_seconds)
-            self._recorder.update_attempt(params_total=report.params_total, params_trainable=report.params_trainable)
+            sizes = {"params_total": report.params_total, "params_trainable": report.params_trainable}
+            self._recorder.update_attempt(
+                **sizes, **self._spent()
+            )  # also of an attempt that never ends, killed between reports
             return _shown(report)
         except Exception as error:
-            self._recorder.finish(status="failed", **_told(error), **self._measured())
+            self._recorder.finish(status="failed", finished_at=datetime.now(UTC), **_told(error), **self._spent())
             self.close()
             raise
 
@@ -127,10 +130,9 @@ class Attempt:
             "versions": provenance.versions(),
         }
 
-    def _measured(self) -> dict[str, Any]:
+    def _spent(self) -> dict[str, Any]:
         wall_seconds = self._startup_seconds + self._train_seconds
         return {
-            "finished_at": datetime.now(UTC),
             "train_seconds": self._train_seconds,
             "startup_seconds": self._startup_seconds,
             "gpu_seconds": self._settings.gpus * wall_seconds,

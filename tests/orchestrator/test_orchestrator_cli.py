@@ -74,7 +74,7 @@ def _only_sweep(storage: str) -> str:
 
 BOTH = {"squad": "embedded", "bioasq": "embedded"}
 BAD = {
-    "missing file": ({"squad": {"train": "absent.json"}, "bioasq": "embedded"}, [], "no such file or folder: 'absent.json'"),
+    "missing file": ({"squad": {"train": "absent.json"}, "bioasq": "embedded"}, [], "absent.json'; a hub dataset is written"),
     "unknown format": ({"squad": {"train": "{tmp}/notes.txt"}, "bioasq": "embedded"}, [], "format"),
     "missing field": ({"squad": {"train": "{tmp}/nofield.jsonl"}, "bioasq": "embedded"}, [], "context"),
     "answers that are no spans": ({"squad": {"train": "{tmp}/rows60omega.json"}, "bioasq": "embedded"}, [], "60 of 60 rows"),

@@ -52,7 +52,7 @@ def test_gpu_requests_that_ray_packs_right_are_taken(value: str) -> None:
 
 
 def test_an_unknown_preset_names_those_that_exist() -> None:
-    with pytest.raises(PresetError, match="must be one of embedded, paper or a YAML file, got 'papr'"):
+    with pytest.raises(PresetError, match="must be one of embedded, paper or a YAML file, got 'papr'; did you mean paper"):
         load_preset("papr")
 
 
@@ -61,7 +61,7 @@ def test_files_named_in_a_preset_are_looked_for_beside_it(tmp_path: Path, preset
     path = preset_file(domains={"squad": {"train": "mine.json", "test": "absent.json"}, "bioasq": "embedded"})
     squad = load_preset(str(path)).domains["squad"]
     assert squad.train == str(tmp_path / "mine.json")
-    assert squad.test == "absent.json"
+    assert squad.test == str(tmp_path / "absent.json")
 
 
 def test_seeds_are_counted_from_zero() -> None:

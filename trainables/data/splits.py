@@ -108,7 +108,8 @@ def without_overlap(train: RowKeys, test: RowKeys, kind: GroupBy, spec: DomainSp
     if len(shared) and spec.overlap == "refuse":
         raise DataError(
             f"{len(shared)} of {len(train)} training rows of {where} share a {kind}, or question and context, with test rows, "
-            f"allowed are 0 (first: row {shared[0]}); name disjoint files, or set overlap=drop to leave those rows out"
+            f"allowed are 0 (first: row {shared[0]}); name disjoint files, "
+            "or leave those rows out with --set domains.NAME.overlap=drop"
         )
     if len(shared) == len(train):
         raise DataError(f"all {len(train)} training rows of {where} are in the test rows; name another file or split for one")
