@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ class Estimate:
         return self.trial_seconds / self.slots
 
 
-def estimate(trials: Iterable[Trial], storage: Path, resources: Resources) -> Estimate:
+def estimate(trials: Sequence[Trial], storage: Path, resources: Resources) -> Estimate:
     """Seconds per example of past trials of the same model on the same encoder and window length, times the examples to go."""
-    past = {_kind(row): row for row in reversed(Ledger(storage).sql(_PAST).to_pylist())}
+    past = {_kind(row): row for row in reversed(Ledger(storage).sql(_PAST).to_pylist())} if trials else {}
     seconds, unknown, devices = 0.0, 0, set()
     for trial in trials:
         model = trial.config.model.model_dump()

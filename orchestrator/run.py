@@ -21,12 +21,22 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import SweepError
-from orchestrator.estimate import estimate
+from orchestrator.estimate import Estimate, estimate
 from orchestrator.lock import current_driver
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.progress import duration, last_line, progress_for
-from orchestrator.sweep import Outcome, check_current, load_plan, remaining, run_sweep, statuses, sweep_dir, sweep_ids
+from orchestrator.sweep import (
+    Outcome,
+    check_current,
+    load_plan,
+    remaining,
+    run_sweep,
+    statuses,
+    sweep_dir,
+    sweep_ids,
+    unfinished,
+)
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -169,7 +179,7 @@ def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
     cost = estimate(todo, storage, plan.preset.resources)
     if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
         return
-    _say(_cost_line(plan, todo, storage))
+    _say(_cost_line(plan, todo, cost))
     if not typer.confirm("Run them?", default=True, err=True):
         _say("nothing was run")
         raise typer.Exit(130)
@@ -226,8 +236,8 @@ def _resume_command(plan: Plan, storage: Path) -> str:
 
 
 def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
-    todo = {trial.key for trial in remaining(plan, storage)}
     known = statuses(storage, (trial.key for trial in plan.trials))
+    todo = unfinished(plan, known)
     rows = [
         {
             "key": trial.key,
@@ -237,7 +247,7 @@ def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
         }
         for trial in plan.trials
     ]
-    cost = estimate([trial for trial in plan.trials if trial.key in todo], storage, plan.preset.resources)
+    cost = estimate(todo, storage, plan.preset.resources)
     if as_json:
         seconds = None if cost.unknown else cost.wall_seconds
         print(json.dumps({"sweep_id": plan.sweep_id, "to_run": len(todo), "estimated_seconds": seconds, "trials": rows}))
@@ -246,11 +256,10 @@ def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
-    _say(_cost_line(plan, [trial for trial in plan.trials if trial.key in todo], storage))
+    _say(_cost_line(plan, todo, cost))
 
 
-def _cost_line(plan: Plan, todo: list[Trial], storage: Path) -> str:
-    cost = estimate(todo, storage, plan.preset.resources)
+def _cost_line(plan: Plan, todo: list[Trial], cost: Estimate) -> str:
     head = f"sweep {plan.sweep_id}: {len(plan.trials) - len(todo)} done, {len(todo)} to run"
     if not todo:
         return head

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ __all__ = [
     "statuses",
     "sweep_dir",
     "sweep_ids",
+    "unfinished",
     "write_plan",
 ]
 
@@ -162,7 +163,11 @@ def statuses(storage: Path, keys: Iterable[str]) -> dict[str, str]:
 
 def remaining(plan: Plan, storage: Path) -> list[Trial]:
     """The trials that the ledger does not call completed or stopped, in the plan's order."""
-    known = statuses(storage, (trial.key for trial in plan.trials))
+    return unfinished(plan, statuses(storage, (trial.key for trial in plan.trials)))
+
+
+def unfinished(plan: Plan, known: Mapping[str, str]) -> list[Trial]:
+    """The trials that `known` statuses do not call completed or stopped, in the plan's order."""
     return [trial for trial in plan.trials if known.get(trial.key) not in ("completed", "stopped")]
 
 
