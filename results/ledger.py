@@ -96,7 +96,7 @@ class Ledger:
         # Without this, a name in a query would also find Python variables of the calling frames.
         connection = duckdb.connect(config={**offline, "python_enable_replacements": False})
         for table in TABLES:
-            rows = self._parts.dataset(table) if table in tables else arrow_schema(table).empty_table()
+            rows = self._parts.dataset(table) if table in tables else pa.Table.from_batches([], arrow_schema(table))
             connection.register(raw_name(table), rows)
         for name, query in VIEWS.items():
             connection.execute(f"CREATE VIEW {name} AS {query}")

@@ -89,7 +89,7 @@ class PartReader:
         infos = [part.info for part in parts]
         if table not in self._merged or self._merged[table][0] != infos:
             schema = arrow_schema(table).remove_metadata()
-            rows = pa.concat_tables([schema.empty_table(), *(part.rows for part in parts)]).combine_chunks()
+            rows = pa.concat_tables([pa.Table.from_batches([], schema), *(part.rows for part in parts)]).combine_chunks()
             self._merged[table] = (infos, rows)
         return self._merged[table][1]
 
