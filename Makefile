@@ -4,10 +4,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-faults check format clean
 
 help:                       ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 demo: $(VENV)/.sweep        ## the 24-model grid on the embedded default, then its table, figures and report
 	$(RUN) -m orchestrator.run grid --yes
@@ -17,6 +17,9 @@ demo: $(VENV)/.sweep        ## the 24-model grid on the embedded default, then i
 
 test: $(VENV)/.test         ## all tests
 	$(RUN) -m pytest
+
+test-faults: $(VENV)/.test  ## kill sweeps at hundreds of moments and compare what they leave
+	$(RUN) -m pytest tests/faults -m faults
 
 check: $(VENV)/.test        ## style and types
 	$(VENV)/bin/ruff check .

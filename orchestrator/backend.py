@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from orchestrator.trial import Trial
-from orchestrator.worker import RunSettings
+from orchestrator.worker import Ended, RunSettings
 
 __all__ = ["Backend", "Listener"]
 
 
 class Listener(Protocol):
-    """Hears, in the driver, what happens to trials. Errors are an exception's class name and its traceback."""
+    """Hears, in the driver's main thread, what happens to trials."""
 
     def started(self, trial_key: str) -> None:
-        """A worker has taken the trial."""
+        """A worker is about to take the trial."""
 
     def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
         """The trial has a new report, already in the ledger; `shown` is what a person may want to see of it."""
 
-    def retrying(self, trial_key: str, error_type: str, error: str) -> None:
-        """An attempt failed or its worker was lost; another attempt will follow."""
+    def ended(self, trial_key: str, how: Ended) -> None:
+        """The trial needs no further attempt in this run."""
 
-    def completed(self, trial_key: str) -> None:
-        """The trial is complete."""
-
-    def failed(self, trial_key: str, error_type: str, error: str) -> None:
-        """The last attempt failed too."""
+    def errored(self, trial_key: str, error_type: str, error: str) -> bool:
+        """An attempt raised or its worker is gone: an exception's class name and its text. True: it should be tried again."""
 
 
 class Backend(Protocol):
-    """Runs trials; returns when each is completed or failed."""
+    """Runs trials; returns when each has ended."""
 
     @property
     def gpus_per_trial(self) -> float:
@@ -45,9 +42,16 @@ class Backend(Protocol):
     def slots(self) -> int:
         """Trials that run at a time."""
 
-    def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
-        """Runs every trial. A failing one does not stop the others.
+    def run(
+        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
+        """Runs every trial, again after errors as the listener says. Begins no further trial once a stop is requested.
+
+        A trial that could not even be begun may be left without an end.
 
         Raises:
-            KeyboardInterrupt: the user interrupted; running attempts are closed, what they recorded stays.
+            KeyboardInterrupt: the user interrupted at once; running attempts are closed, what they recorded stays.
         """
+
+    def kill(self, trial_key: str) -> None:
+        """Ends the running attempt of a trial that does not answer any more; may be called from any thread."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 
 import torch
 
 from orchestrator.backend import Listener
+from orchestrator.errors import TrialTimeoutError
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
-from orchestrator.worker import Attempt, RunSettings
+from orchestrator.worker import Attempt, Ended, RunSettings
 
 __all__ = ["InlineBackend"]
 
@@ -24,26 +28,39 @@ class InlineBackend:
         self.gpus_per_trial = float(torch.cuda.is_available()) if asked == "auto" else float(asked)
         self.slots = 1
 
-    def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
+    def run(
+        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
         """See `orchestrator.backend.Backend.run`."""
+        signal.signal(signal.SIGUSR1, _raise_timeout)
         for trial in trials:
-            for retries_left in range(max_retries, -1, -1):
-                try:
-                    _run_once(trial, settings, listener)
-                except Exception as error:
-                    trace = "".join(traceback.format_exception(error))
-                    tell = listener.retrying if retries_left else listener.failed
-                    tell(trial.key, type(error).__name__, trace)
-                else:
-                    listener.completed(trial.key)
-                    break
+            if stop_requested():
+                return
+            try_again = True
+            while try_again:
+                try_again = _run_once(trial, settings, listener)
+
+    def kill(self, trial_key: str) -> None:
+        """See `orchestrator.backend.Backend.kill`: interrupts the trial wherever Python code runs or waits."""
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
-def _run_once(trial: Trial, settings: RunSettings, listener: Listener) -> None:
-    attempt = Attempt(trial, settings, launched_at=time.time())
+def _run_once(trial: Trial, settings: RunSettings, listener: Listener) -> bool:
+    """One attempt; True when there should be another."""
     listener.started(trial.key)
+    attempt = None
     try:
-        while (shown := attempt.advance()) is not None:
-            listener.reported(trial.key, shown)
+        attempt = Attempt(trial, settings, launched_at=time.time())
+        while not isinstance(result := attempt.advance(), Ended):
+            listener.reported(trial.key, result)
+    except Exception as error:
+        return listener.errored(trial.key, type(error).__name__, "".join(traceback.format_exception(error)))
     finally:
-        attempt.close()
+        if attempt is not None:
+            attempt.close()
+    listener.ended(trial.key, result)
+    return False
+
+
+def _raise_timeout(number: int, frame: FrameType | None) -> None:
+    raise TrialTimeoutError("no report for recovery.timeout_seconds")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
-__all__ = ["num_cpus", "num_gpus"]
+__all__ = ["num_cpus", "num_gpus", "processor_name"]
 
 
 def num_cpus() -> int:
@@ -21,3 +22,13 @@ def num_cpus() -> int:
 def num_gpus() -> int:
     """NVIDIA GPUs that the system shows."""
     return sum(path.name.removeprefix("nvidia").isdecimal() for path in Path("/dev").glob("nvidia*"))
+
+
+def processor_name() -> str:
+    """The CPU's model, on which floating-point results can depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())

@@ -32,6 +32,14 @@ class Resources(Settings):
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float | Literal["auto"] = Field("auto", description="a whole number, 1/k, or auto: 1 where there are GPUs")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many as the resources allow")
+    memory_gib_per_trial: float | None = Field(
+        None, gt=0, description="a worker that would grow beyond it is out of memory; null: no limit"
+    )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of one trial; None: no limit."""
+        return None if self.memory_gib_per_trial is None else int(self.memory_gib_per_trial * 1024**3)
 
     @field_validator("gpus_per_trial")
     @classmethod
@@ -47,10 +55,19 @@ class Resources(Settings):
 
 
 class Recovery(Settings):
-    """What happens when something breaks."""
+    """What happens when something breaks (`orchestrator.failures` has the policies), and which checkpoints are kept."""
 
     max_retries: int = Field(1, ge=0, description="further attempts after a failed one")
+    max_same_failures: int = Field(3, ge=1, description="trials that may fail with the same error before the sweep stops")
+    timeout_seconds: float | None = Field(
+        3600.0, gt=0, description="a trial that has not reported for so long is ended; null: never"
+    )
+    storage_patience_seconds: float = Field(
+        600.0, ge=0, description="how long trials wait for a storage that is full or away before they end"
+    )
     checkpoint_seconds: float = Field(30.0, ge=0, description="least time between two checkpoints of a trial")
+    keep_checkpoints: Literal["none", "best", "all"] = Field("all", description="final weights kept of completed trials")
+    num_best: int = Field(3, ge=1, description="with keep_checkpoints: best, trials with the lowest validation loss")
 
 
 class Preset(Settings):

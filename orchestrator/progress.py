@@ -17,7 +17,8 @@ from orchestrator.trial import Trial
 __all__ = ["LiveProgress", "PlainProgress", "TrialState", "progress_for", "render"]
 
 _ROWS_SHOWN = 30
-_STYLES = {"running": "cyan", "completed": "green", "failed": "red", "planned": "dim"}
+_STYLES = {"running": "cyan", "completed": "green", "stopped": "yellow", "failed": "red", "lost": "red", "planned": "dim"}
+_ENDED = ("completed", "stopped", "failed", "lost")
 
 
 @dataclass
@@ -66,31 +67,28 @@ class PlainProgress:
         state = self.states[trial_key]
         state.epoch = shown["epoch"]
         state.seconds = self.clock() - (state.began_at or self.clock())
+        for note in shown["notes"]:
+            self.say(f"{trial_key}: {note}")
         if shown["val_qa_loss"] is not None:
             state.val_qa_loss = shown["val_qa_loss"]
             state.em = {name.removeprefix("em_"): value for name, value in shown.items() if name.startswith("em_")}
             self.line(state, f"epoch {state.epoch:g}  {describe_scores(state)}")
 
-    def retrying(self, trial_key: str, error_type: str, error: str) -> None:
+    def retrying(self, trial_key: str, what: str) -> None:
         self.states[trial_key].status = "planned"
-        why = "its worker died" if "Actor" in error_type else f"{error_type}: {last_line(error)}"
-        self.line(self.states[trial_key], f"{why}; trying again")
+        self.line(self.states[trial_key], f"{what}; trying again")
 
-    def completed(self, trial_key: str) -> None:
-        self.end(trial_key, "completed", describe_scores(self.states[trial_key]))
-
-    def failed(self, trial_key: str, error_type: str, error: str) -> None:
-        self.end(trial_key, "failed", f"{error_type}: {last_line(error)}")
-
-    def end(self, trial_key: str, status: str, what: str) -> None:
+    def ended(self, trial_key: str, status: str, what: str) -> None:
         state = self.states[trial_key]
         state.status = status
+        if status == "planned":  # it was handed out while the run was stopping
+            return
         state.seconds = self.clock() - (state.began_at or self.clock())
-        self.line(state, f"{status} in {state.seconds:.0f} s  {what}")
+        self.line(state, f"{status} in {state.seconds:.0f} s  {what or describe_scores(state)}")
 
     def line(self, state: TrialState, what: str) -> None:
         """Says one thing about one trial."""
-        done = sum(other.status in ("completed", "failed") for other in self.states.values())
+        done = sum(other.status in _ENDED for other in self.states.values())
         self.say(f"[{done}/{len(self.states)}] {state.trial.key} {state.trial.summary}: {what}")
 
 
@@ -107,7 +105,7 @@ class LiveProgress(PlainProgress):
 
     def line(self, state: TrialState, what: str) -> None:
         """Only failures scroll by; the rest is in the table."""
-        if "trying again" in what or state.status == "failed":
+        if "trying again" in what or state.status in ("failed", "lost"):
             super().line(state, what)
 
 
@@ -123,7 +121,7 @@ def render(progress: PlainProgress) -> Group:
     for heading in ("key", "trial", "status", "epoch", "val loss", f"EM {'/'.join(domains)}".strip(), "elapsed", "to go"):
         # On a narrow terminal names give way, never numbers.
         table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=None if heading in ("key", "trial") else 6)
-    order = {"running": 0, "failed": 1, "completed": 2, "planned": 3}
+    order = {status: place for place, status in enumerate(("running", "failed", "lost", "stopped", "completed", "planned"))}
     states = sorted(progress.states.values(), key=lambda state: order[state.status])
     best = min((s.val_qa_loss for s in states if s.val_qa_loss is not None), default=None)
     for state in states[:_ROWS_SHOWN]:
@@ -149,12 +147,10 @@ def footer(progress: PlainProgress) -> str:
     """Counts by status, elapsed time, time to go at the pace so far, and GPU-hours used."""
     counts = Counter(state.status for state in progress.states.values())
     elapsed = progress.clock() - progress.began_at
-    ended = [state for state in progress.states.values() if state.status in ("completed", "failed")]
+    ended = [state for state in progress.states.values() if state.status in _ENDED]
     left = len(progress.states) - len(ended)
     to_go = f", about {duration(elapsed / len(ended) * left)} to go" if ended and left else ""
-    shown = ", ".join(
-        f"{counts[status]} {status}" for status in ("completed", "running", "planned", "failed") if counts[status]
-    )
+    shown = ", ".join(f"{counts[status]} {status}" for status in (*_ENDED, "running", "planned") if counts[status])
     used = f", {sum(s.seconds for s in progress.states.values()) * progress.gpus / 3600:.2f} GPU-hours" if progress.gpus else ""
     return f"{shown}; {duration(elapsed)}{to_go}{used}"
 
@@ -164,11 +160,6 @@ def describe_scores(state: TrialState) -> str:
     if state.val_qa_loss is None:
         return ""
     return f"val loss {state.val_qa_loss:.3f}  EM " + "  ".join(f"{domain} {em:.1f}" for domain, em in state.em.items())
-
-
-def last_line(error: str) -> str:
-    """A traceback's message."""
-    return (error.strip().splitlines() or [""])[-1]
 
 
 def duration(seconds: float) -> str:

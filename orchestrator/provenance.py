@@ -10,6 +10,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from orchestrator.machine import processor_name
+
 __all__ = ["code_hash", "git_commit", "versions"]
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +20,8 @@ _PACKAGES = ("datasets", "duckdb", "numpy", "optuna", "pyarrow", "ray", "st-moe-
 
 @functools.cache
 def versions() -> str:
-    """Versions of Python and of the packages that can change a result, as JSON."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that can change a result, and the processor's model, as JSON."""
+    found = {"python": platform.python_version(), "processor": processor_name()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

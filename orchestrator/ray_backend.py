@@ -23,14 +23,19 @@ from ray import tune
 
 from orchestrator.backend import Listener
 from orchestrator.errors import InfeasibleError, SweepError
+from orchestrator.lease import holder_of
 from orchestrator.machine import num_cpus
 from orchestrator.preset import Resources
+from orchestrator.stop import notice_sigterm, sigterm_noticed
 from orchestrator.trial import Trial
-from orchestrator.worker import Attempt, RunSettings
+from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 
 __all__ = ["RayBackend", "check_storage_is_shared", "ray_session"]
 
 _log = logging.getLogger(__name__)
+_MAX_RESTARTS = 100
+"""Of one trial in one run of Tune, should our own policies ever fail to end it."""
+
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
 
@@ -45,6 +50,7 @@ class TrialActor(tune.Trainable):
         """Holds the first trial of this process."""
         self._attempt: Attempt | None = None
         self._launched_at = psutil.Process().create_time()
+        notice_sigterm(lambda: self._attempt is not None)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Holds the next trial."""
@@ -53,11 +59,20 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One report, already in the ledger; at the end, `done`."""
+        """One report, already in the ledger; at the end, how it ended.
+
+        Raises:
+            WorkerPreemptedError: this process was told to end; the trial goes on in another.
+        """
         if self._attempt is None:
             self._attempt = Attempt(Trial.from_json(self.config["trial"]), self.config["settings"], self._launched_at)
-        shown = self._attempt.advance()
-        return {"done": True} if shown is None else {"shown": shown}
+        result = self._attempt.advance()
+        if not isinstance(result, Ended):
+            return {"shown": result}
+        self.cleanup()
+        if sigterm_noticed():
+            raise WorkerPreemptedError("the worker was told to end (SIGTERM)")
+        return {"done": True, "ended": result}
 
     def cleanup(self) -> None:
         """Closes the attempt, also one that Tune stops early."""
@@ -66,33 +81,41 @@ class TrialActor(tune.Trainable):
             self._attempt = None
 
 
+class WorkerPreemptedError(Exception):
+    """A worker was told to end; its trial has made a checkpoint."""
+
+
 class _Relay(tune.Callback):
     """Passes Tune's events on to a listener; its errors are logged, never raised into Tune's loop."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self.running: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its snapshots, which nothing here reads
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.running.add(_key_of(trial))
         self._tell(self._listener.started, trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         if "shown" in result:
             self._tell(self._listener.reported, trial, result["shown"])
+        if "ended" in result:
+            self.running.discard(_key_of(trial))
+            self._tell(self._listener.ended, trial, result["ended"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(self._listener.retrying, trial, *_error_of(trial))
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(self._listener.completed, trial)
+        self.running.discard(_key_of(trial))
+        self._tell(self._listener.errored, trial, *_error_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(self._listener.failed, trial, *_error_of(trial))
+        self.running.discard(_key_of(trial))
+        self._tell(self._listener.errored, trial, *_error_of(trial))
 
     @staticmethod
-    def _tell(hear: Callable[..., None], trial: Any, *what: Any) -> None:
+    def _tell(hear: Callable[..., object], trial: Any, *what: Any) -> None:
         try:
             hear(_key_of(trial), *what)
         except Exception:
@@ -113,6 +136,23 @@ def _error_of(trial: Any) -> tuple[str, str]:
     return type(getattr(error, "cause", None) or error).__name__, str(error)
 
 
+class _StopAll(tune.Stopper):
+    """Begins no further trial once a stop is requested and what runs has come to its end."""
+
+    def __init__(self, stop_requested: Callable[[], bool], is_running: Callable[[], bool]) -> None:
+        self._stop_requested = stop_requested
+        self._is_running = is_running
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop_requested() and not self._is_running()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see _Relay
+
+
 class RayBackend:
     """Runs trials on the Ray that `ray_session` has started or joined."""
 
@@ -125,10 +165,15 @@ class RayBackend:
         asked = self._resources.gpus_per_trial
         gpus = float(min(max(node.get("GPU", 0) for node in _node_resources()), 1)) if asked == "auto" else float(asked)
         if not sum(self._fitting(gpus)):
-            have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _node_resources())
+            have = "; ".join(
+                f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs and {node.get('memory', 0) / 1024**3:.1f} GiB"
+                for node in _node_resources()
+            )
+            memory = self._resources.memory_gib_per_trial
+            asked_memory = "" if memory is None else f" and {memory:g} GiB"
             raise InfeasibleError(
-                f"a trial asks for {self._resources.cpus_per_trial} CPUs and {gpus:g} GPUs, and the nodes have {have}; "
-                "lower resources.cpus_per_trial or resources.gpus_per_trial"
+                f"a trial asks for {self._resources.cpus_per_trial} CPUs and {gpus:g} GPUs{asked_memory}, and the nodes have "
+                f"{have}; lower resources.cpus_per_trial, resources.gpus_per_trial or resources.memory_gib_per_trial"
             )
         return gpus
 
@@ -145,15 +190,23 @@ class RayBackend:
             int(node.get("GPU", 0) / gpus + 1e-9) if gpus else cpus
             for node, cpus in zip(_node_resources(), by_cpu, strict=True)
         ]
-        return [min(pair) for pair in zip(by_cpu, by_gpu, strict=True)]
+        memory = self._resources.memory_bytes
+        by_memory = [
+            int(node.get("memory", 0) / memory) if memory else cpus
+            for node, cpus in zip(_node_resources(), by_cpu, strict=True)
+        ]
+        return [min(each) for each in zip(by_cpu, by_gpu, by_memory, strict=True)]
 
-    def run(self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, *, max_retries: int) -> None:
+    def run(
+        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
+    ) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
-        actor = tune.with_resources(TrialActor, {"cpu": settings.cpus, "gpu": settings.gpus})
+        self._storage = settings.storage
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
+        relay = _Relay(listener)
         tuner = tune.Tuner(
-            actor,
+            tune.with_resources(TrialActor, self._request(settings)),
             param_space={"trial": tune.grid_search([trial.to_json() for trial in trials]), "settings": settings},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
@@ -164,9 +217,11 @@ class RayBackend:
             run_config=tune.RunConfig(
                 name=settings.sweep_id,
                 storage_path=str(scratch),
-                failure_config=tune.FailureConfig(max_failures=max_retries),
+                # Whether a trial is tried again is our policy: a worker that finds no attempt left ends its trial.
+                failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainables write their own
-                callbacks=[_Relay(listener)],
+                callbacks=[relay],
+                stop=_StopAll(stop_requested, lambda: bool(relay.running)),
                 verbose=0,
             ),
         )
@@ -175,12 +230,36 @@ class RayBackend:
             ended = tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        _check_all_ran({trial.key for trial in trials}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))])
+        if not stop_requested():
+            _check_all_ran(
+                {trial.key for trial in trials}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))]
+            )
+
+    def _request(self, settings: RunSettings) -> dict[str, float]:
+        """What Ray sets aside for a trial."""
+        memory = {} if settings.memory_bytes is None else {"memory": float(settings.memory_bytes)}
+        return {"cpu": settings.cpus, "gpu": settings.gpus, **memory}
+
+    def kill(self, trial_key: str) -> None:
+        """See `orchestrator.backend.Backend.kill`: asks every node whether it has the process that holds the trial's lease."""
+        holder = holder_of(trial_lease(self._storage, trial_key), time.time())
+        if holder is not None:
+            _on_nodes(holder.end, [node["NodeID"] for node in _nodes()])
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:
     if sorted(ran) != sorted(planned):
         raise SweepError(f"Ray Tune ran {len(ran)} trials where {len(planned)} were planned; run the same command again")
+
+
+def _on_nodes(call: Callable[[], bool], node_ids: list[str]) -> list[bool]:
+    """What `call` returns on each of the nodes."""
+    pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    task = ray.remote(num_cpus=0)(call)
+    results: list[bool] = ray.get(
+        [task.options(scheduling_strategy=pinned(node_id, soft=False)).remote() for node_id in node_ids]
+    )
+    return results
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -203,10 +282,8 @@ def check_storage_is_shared(storage: Path) -> None:
         return
     marker = storage / f".seen-{os.getpid()}"
     marker.touch()
-    see = ray.remote(num_cpus=0)(lambda: marker.exists())
-    pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     try:
-        seen = ray.get([see.options(scheduling_strategy=pinned(node_id, soft=False)).remote() for node_id in others])
+        seen = _on_nodes(lambda: marker.exists(), others)
     finally:
         marker.unlink()
     if not all(seen):

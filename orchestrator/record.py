@@ -1,30 +1,33 @@
 """Ledger rows: from trials, attempts, reports and events to parts.
 
 A worker writes its own reports before it hands them on; one attempt has one part in each table, rewritten whole as it grows.
-Only the driver writes plans and events.
+Only the driver writes plans, runs and events; whoever finds an attempt whose worker is gone closes its row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from orchestrator.errors import StorageError
+from orchestrator.patience import patiently
 from orchestrator.plan import Plan
 from orchestrator.trial import Trial, canonical_json
 from results.parts import attempt_part, write_part
 from results.schema import TABLES
 from trainables.contract import Report
 
-__all__ = ["AttemptRecorder", "EventLog", "record_plan"]
+__all__ = ["AttemptRecorder", "EventLog", "LedgerWriter", "RunLog", "close_attempt", "record_plan"]
 
-_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 _REPORT_COLUMNS = {column.name for column in TABLES["reports"]}
 _EVENTS_PER_PART = 1000
 
@@ -68,82 +71,140 @@ def _plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
     }
 
 
+class LedgerWriter:
+    """Writes parts, waiting while the storage is full or away; at last into a spool folder, so that no row is lost."""
+
+    def __init__(self, storage: Path, patience_seconds: float, say: Callable[[str], None]) -> None:
+        self.storage = storage
+        self._patience_seconds = patience_seconds
+        self._say = say
+
+    def write(self, table: str, part: str, rows: list[dict[str, Any]]) -> None:
+        """Replaces a part.
+
+        Raises:
+            StorageError: the storage failed for too long; the rows are then in a folder that the message names.
+        """
+        try:
+            self.patiently(lambda: write_part(self.storage, table, part, rows))
+        except OSError as error:
+            spool = Path(tempfile.gettempdir()) / "sweep-ledger-spool"
+            write_part(spool, table, part, rows)
+            raise StorageError(f"{error}; the rows are safe in {spool}: copy its ledger/ to {self.storage}") from error
+
+    def try_to_write(self, table: str, part: str, rows: list[dict[str, Any]]) -> None:
+        """Replaces a part, or leaves the former one where the storage fails."""
+        with contextlib.suppress(OSError):
+            patiently(lambda: write_part(self.storage, table, part, rows), self.storage, patience_seconds=0, say=self._say)
+
+    def patiently(self, write: Callable[[], T]) -> T:
+        """The result of any write to the storage, called again until the storage takes it. Raises StorageError."""
+        return patiently(write, self.storage, patience_seconds=self._patience_seconds, say=self._say)
+
+
 class EventLog:
     """The driver's append-only history of a sweep, in parts that roll over at a bound."""
 
-    def __init__(self, storage: Path, sweep_id: str, driver_id: str, host: str, now: Callable[[], datetime]) -> None:
-        self._storage = storage
+    def __init__(
+        self, writer: LedgerWriter, sweep_id: str, run_id: str, host: str, now: Callable[[], datetime], newest: datetime | None
+    ) -> None:
+        """`newest`: when the ledger's newest event happened; a clock that was set back must not make ours seem older."""
+        self._writer = writer
         self._sweep_id = sweep_id
         self._host = host
         self._now = now
-        self._part_names = (f"{sweep_id}-{driver_id}-{number:04d}" for number in itertools.count())
+        self._newest = newest
+        self._part_names = (f"{run_id}-{number:04d}" for number in itertools.count())
         self._part = next(self._part_names)
         self._rows: list[dict[str, Any]] = []
 
     def add(self, trial_key: str, status: str, *, attempt: int | None = None, **details: str | None) -> None:
-        """Appends one event and writes it; `details` are the columns reason, error_type and error."""
+        """Appends one event and writes it; `details` are the columns reason, failure_class, error_type and error."""
         if len(self._rows) == _EVENTS_PER_PART:
             self._part, self._rows = next(self._part_names), []
-        event = {"trial_key": trial_key, "attempt": attempt, "status": status, "happened_at": self._now(), **details}
+        event = {"trial_key": trial_key, "attempt": attempt, "status": status, "happened_at": self._later(), **details}
         self._rows.append({**event, "sweep_id": self._sweep_id, "host": self._host})
-        _write_patiently(self._storage, "events", self._part, self._rows)
+        self._writer.write("events", self._part, self._rows)
+
+    def _later(self) -> datetime:
+        """Now, or the instant after the newest event: the order of events is the order of their times."""
+        now = self._now()
+        if self._newest is not None and now <= self._newest:
+            now = self._newest + timedelta(microseconds=1)
+        self._newest = now
+        return now
+
+
+class RunLog:
+    """The row of one driver's run, renewed as it goes on."""
+
+    def __init__(self, writer: LedgerWriter, row: dict[str, Any], now: Callable[[], datetime]) -> None:
+        self._writer = writer
+        self._row = row
+        self._now = now
+        self._began = time.monotonic()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def beat(self) -> None:
+        """Says that the run goes on. A storage that fails now is no error: there will be another beat."""
+        self._row |= {"updated_at": self._now(), "wall_seconds": self.wall_seconds}
+        self._writer.try_to_write("runs", self._row["run_id"], [self._row])
+
+    def end(self, how: str) -> None:
+        """Writes how the run ended."""
+        self._row |= {"finished_at": self._now(), "ended": how}
+        self.beat()
+
+
+def close_attempt(
+    writer: LedgerWriter, row: Mapping[str, Any], *, held: tuple[float, float] | None, **columns: Any
+) -> dict[str, Any]:
+    """Ends the row of an attempt whose worker is gone: it was lost, unless `columns` say more.
+
+    `held`: for how many seconds it held its slot, and how many GPUs that has; None where nobody knows.
+    """
+    closed = {**row, "status": "lost", "failure_class": "lost", **columns}
+    if held is not None:
+        seconds, gpus = held
+        closed["train_seconds"] = max(row["train_seconds"] or 0.0, seconds - (row["startup_seconds"] or 0.0))
+        closed["gpu_seconds"] = max(row["gpu_seconds"] or 0.0, seconds * gpus)
+    writer.write("attempts", attempt_part(row["trial_key"], row["attempt"]), [closed])
+    return closed
 
 
 class AttemptRecorder:
     """The rows of one attempt at a trial. Creating it claims the attempt: its row appears in `attempts`."""
 
-    def __init__(self, storage: Path, attempt_row: dict[str, Any]) -> None:
-        self._storage = storage
+    def __init__(self, writer: LedgerWriter, attempt_row: dict[str, Any]) -> None:
+        self._writer = writer
         self._attempt_row = attempt_row
         self._ids = {name: attempt_row[name] for name in ("trial_key", "attempt")}
         self._part = attempt_part(attempt_row["trial_key"], attempt_row["attempt"])
         self._rows: dict[str, list[dict[str, Any]]] = {}
-        self._unwritten: set[str] = set()
         self.update_attempt()
 
     def update_attempt(self, **columns: Any) -> None:
-        """Sets columns of the attempt's own row."""
+        """Sets columns of the attempt's own row. Raises StorageError."""
         self._attempt_row.update(columns)
-        self._rows["attempts"] = [self._attempt_row]
-        self._write(["attempts"])
+        self._writer.write("attempts", self._part, [self._attempt_row])
 
     def add(self, report: Report, wall_seconds: float) -> None:
-        """Records one report in all tables that it has rows for."""
+        """Records one report in all tables that it has rows for. Raises StorageError."""
         ids = {**self._ids, "step": report.step}
         self._extend("reports", [_report_row(report, ids, wall_seconds)])
         self._extend("evaluations", ({**ids, **asdict(evaluation)} for evaluation in report.evaluations))
         self._extend("routing", ({**ids, **asdict(load)} for load in report.expert_loads))
         self._extend("predictions", ({**self._ids, **asdict(prediction)} for prediction in report.predictions))
-        self._write(["reports", "evaluations", "routing", "predictions"])
-
-    def finish(self, **columns: Any) -> None:
-        """Makes sure that every row is written, then sets the attempt's last columns.
-
-        Raises:
-            OSError: the storage still fails; all rows are then in a spool folder that the message names.
-        """
-        for table in sorted(self._unwritten):
-            _write_patiently(self._storage, table, self._part, self._rows[table])
-        self._unwritten.clear()
-        self._attempt_row.update(columns)
-        _write_patiently(self._storage, "attempts", self._part, [self._attempt_row])
 
     def _extend(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         new = list(rows)
         if new:
             self._rows.setdefault(table, []).extend(new)
-            self._unwritten.add(table)
-
-    def _write(self, tables: list[str]) -> None:
-        """A part that cannot be written now is written with the next report: it holds all rows so far."""
-        for table in tables:
-            if table == "attempts" or table in self._unwritten:
-                try:
-                    write_part(self._storage, table, self._part, self._rows[table])
-                    self._unwritten.discard(table)
-                except OSError as error:
-                    self._unwritten.add(table)
-                    _log.warning("could not write %s of %s, will try again: %s", table, self._part, error)
+            self._writer.write(table, self._part, self._rows[table])
 
 
 def _report_row(report: Report, ids: dict[str, Any], wall_seconds: float) -> dict[str, Any]:
@@ -151,22 +212,3 @@ def _report_row(report: Report, ids: dict[str, Any], wall_seconds: float) -> dic
     extra = {name: value for name, value in report.metrics.items() if name not in _REPORT_COLUMNS and value is not None}
     measured = {"epoch": report.epoch, "samples_seen": report.samples_seen, "wall_seconds": wall_seconds, "extra": extra}
     return {**ids, **measured, **columns}
-
-
-def _write_patiently(
-    storage: Path, table: str, part: str, rows: list[dict[str, Any]], pauses: tuple[float, ...] = (0.1, 1, 5)
-) -> None:
-    """Writes a part, trying again after each pause; at last into a spool folder, so that no row is lost."""
-    for pause in pauses:
-        try:
-            write_part(storage, table, part, rows)
-            return
-        except OSError as error:
-            _log.warning("could not write %s/%s, trying again in %s s: %s", table, part, pause, error)
-            time.sleep(pause)
-    try:
-        write_part(storage, table, part, rows)
-    except OSError as error:
-        spool = Path(tempfile.gettempdir()) / "sweep-ledger-spool"
-        write_part(spool, table, part, rows)
-        raise OSError(f"{storage} cannot be written ({error}); the rows are safe in {spool}: copy its ledger/ there") from error

@@ -1,6 +1,7 @@
-"""The command line: `python -m orchestrator.run grid|resume|plan|status`.
+"""The command line: `python -m orchestrator.run grid|resume|retry|replay|plan|status`.
 
-Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed, 2 usage, 130 interrupted.
+Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed or differ, 2 usage, 130 interrupted (143 by
+SIGTERM).
 """
 
 from __future__ import annotations
@@ -9,34 +10,37 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from orchestrator.budget import Budget, parse_stop_at
+from orchestrator.console import (
+    TALK,
+    conclude,
+    cost_line,
+    count_statuses,
+    describe_counts,
+    resume_command,
+    say,
+    show_plan,
+)
 from orchestrator.errors import SweepError
-from orchestrator.estimate import Estimate, estimate
-from orchestrator.lock import current_driver
+from orchestrator.estimate import estimate
+from orchestrator.frozen import check_current, load_plan, sweep_dir, sweep_ids
+from orchestrator.lease import holder_of
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
-from orchestrator.progress import duration, last_line, progress_for
-from orchestrator.sweep import (
-    Outcome,
-    check_current,
-    load_plan,
-    remaining,
-    run_sweep,
-    statuses,
-    sweep_dir,
-    sweep_ids,
-    unfinished,
-)
+from orchestrator.progress import progress_for
+from orchestrator.recorder import INTERRUPTED, Outcome
+from orchestrator.standing import remaining, statuses, superseded, unfinished
+from orchestrator.stop import PREEMPTED
+from orchestrator.sweep import Request, run_sweep
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -48,14 +52,20 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 plan_app = typer.Typer(no_args_is_help=True, help="Show what would run, what is already done, and what it would cost.")
 app.add_typer(plan_app, name="plan")
 
-_talk = Console(stderr=True)
-
 
 class BackendName(StrEnum):
     """Where trials run."""
 
     ray = "ray"
     inline = "inline"
+
+
+class Keep(StrEnum):
+    """Which completed trials' final weights stay."""
+
+    none = "none"
+    best = "best"
+    all = "all"
 
 
 PresetOption = Annotated[str, typer.Option("--preset", help="A shipped preset (embedded, paper) or a YAML file.")]
@@ -66,10 +76,13 @@ AddressOption = Annotated[str | None, typer.Option("--address", envvar="RAY_ADDR
 BackendOption = Annotated[BackendName, typer.Option("--backend", help="inline: one trial at a time, in this process.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a long sweep.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-
-
-def _say(line: str) -> None:
-    _talk.print(line, markup=False, highlight=False, soft_wrap=True)
+GpuHoursOption = Annotated[
+    float | None, typer.Option("--max-gpu-hours", min=0, help="Stop the sweep at so many, all runs added.")
+]
+HoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help="Stop the sweep at so many, all runs added.")]
+TrialsOption = Annotated[int | None, typer.Option("--max-trials", min=0, help="Run so many trials of the sweep to their end.")]
+StopAtOption = Annotated[str | None, typer.Option("--stop-at", help="METRIC=VALUE: stop when a trial's validation reaches it.")]
+KeepOption = Annotated[Keep | None, typer.Option("--keep-checkpoints", help="Final weights to keep; none: as the preset says.")]
 
 
 @app.command()
@@ -82,16 +95,23 @@ def grid(
     yes: YesOption = False,
     backend: BackendOption = BackendName.ray,
     address: AddressOption = None,
+    max_gpu_hours: GpuHoursOption = None,
+    max_hours: HoursOption = None,
+    max_trials: TrialsOption = None,
+    stop_at: StopAtOption = None,
+    keep_checkpoints: KeepOption = None,
 ) -> None:
     """Run the mixture grid: trainables x shares x orders x seeds. The same command again runs only what is missing.
 
-    Example: python -m orchestrator.run grid --preset paper --seeds 3
+    Example: python -m orchestrator.run grid --preset paper --seeds 3 --max-gpu-hours 20
     """
-    plan = plan_grid(load_preset(preset, set_ or (), seeds), _local(storage))
+    root = _local(storage)
+    plan = _keeping(plan_grid(load_preset(preset, set_ or (), seeds), root), keep_checkpoints)
     if dry_run:
-        _show_plan(plan, _local(storage), as_json=False)
+        show_plan(plan, root, as_json=False)
         return
-    _run(plan, _local(storage), backend, address, ask=not yes)
+    budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
+    _run(plan, root, Request(budget=budget), backend, address, ask=not yes)
 
 
 @app.command()
@@ -100,6 +120,11 @@ def resume(
     storage: StorageOption = "sweeps-data",
     backend: BackendOption = BackendName.ray,
     address: AddressOption = None,
+    max_gpu_hours: GpuHoursOption = None,
+    max_hours: HoursOption = None,
+    max_trials: TrialsOption = None,
+    stop_at: StopAtOption = None,
+    keep_checkpoints: KeepOption = None,
 ) -> None:
     """Go on with an interrupted sweep.
 
@@ -109,10 +134,56 @@ def resume(
     plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
     plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
     if plan is None:
-        _say("nothing to resume: every sweep is finished" if sweep_ids(root) else f"no sweeps in {root}")
+        say("nothing to resume: every sweep is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
     check_current(plan)
-    _run(plan, root, backend, address, ask=False)
+    budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
+    _run(_keeping(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False)
+
+
+@app.command()
+def retry(
+    sweep_id: Annotated[str | None, typer.Argument(help="The newest sweep with failed trials if left out.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Try the failed trials again, with all their retries.")] = False,
+    storage: StorageOption = "sweeps-data",
+    backend: BackendOption = BackendName.ray,
+    address: AddressOption = None,
+) -> None:
+    """Try failed trials again, once their cause is mended, and run whatever else is left.
+
+    Example: python -m orchestrator.run retry --failed
+    """
+    if not failed:
+        raise SweepError("retry takes --failed; to go on with what was interrupted use `resume`")
+    root = _local(storage)
+    plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
+    plan, keys = next(((plan, keys) for plan in plans if (keys := _failed_keys(plan, root))), (None, frozenset[str]()))
+    if plan is None:
+        say(f"nothing to retry: no trial of {sweep_id or 'any sweep'} has failed")
+        return
+    check_current(plan)
+    _run(plan, root, Request(retry=keys), backend, address, ask=False)
+
+
+@app.command()
+def replay(
+    trial_key: Annotated[str, typer.Argument(help="Key of a completed trial.")],
+    storage: StorageOption = "sweeps-data",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recorded trial again from its provenance and compare: equal to the bit, within a tolerance, or different.
+
+    Example: python -m orchestrator.run replay 6648dcd991643f3c
+    """
+    from orchestrator.replay import replay_trial
+
+    replayed = replay_trial(trial_key, _local(storage), say)
+    if as_json:
+        print(json.dumps(replayed.to_json()))
+    else:
+        for line in replayed.describe():
+            print(line)
+    raise typer.Exit(0 if replayed.is_same else 1)
 
 
 @plan_app.command("grid")
@@ -127,7 +198,7 @@ def plan_grid_command(
 
     Example: python -m orchestrator.run plan grid --preset paper --json
     """
-    _show_plan(plan_grid(load_preset(preset, set_ or (), seeds), _local(storage)), _local(storage), as_json)
+    show_plan(plan_grid(load_preset(preset, set_ or (), seeds), _local(storage)), _local(storage), as_json)
 
 
 @app.command()
@@ -137,18 +208,21 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds while a driver runs it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how sweeps stand.
+    """Say how sweeps stand, and what the storage holds.
 
     Example: python -m orchestrator.run status --watch
     """
     root = _local(storage)
     while True:
-        counts = _counts(root, sweep_id)
+        plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, reversed(sweep_ids(root)))
+        counts = {plan.sweep_id: count_statuses(plan, root) for plan in plans}
         if as_json:
             print(json.dumps(counts))
+        elif counts:
+            print("\n".join(describe_counts(counts, root)))
         else:
-            _print_counts(counts)
-        if not watch or not any(current_driver(sweep_dir(root, each)) for each in counts):
+            say("no sweeps yet; start one with `python -m orchestrator.run grid`")
+        if not watch or not any(holder_of(sweep_dir(root, each) / "driver", time.time()) for each in counts):
             return
         time.sleep(2)
 
@@ -161,17 +235,52 @@ def _local(storage: str) -> Path:
     return Path(storage).expanduser().resolve()
 
 
-def _run(plan: Plan, storage: Path, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
-    todo = remaining(plan, storage)
-    _say(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {len(plan.trials) - len(todo)} already done, {len(todo)} to run")
+def _keeping(plan: Plan, keep: Keep | None) -> Plan:
+    """The plan with another choice of which weights stay; not part of what it runs."""
+    if keep is None:
+        return plan
+    recovery = plan.preset.recovery.model_copy(update={"keep_checkpoints": keep.value})
+    return Plan(kind=plan.kind, preset=plan.preset.model_copy(update={"recovery": recovery}), trials=plan.trials)
+
+
+def _budget(
+    plan: Plan, max_gpu_hours: float | None, max_hours: float | None, max_trials: int | None, stop_at: str | None
+) -> Budget:
+    goal = None if stop_at is None else parse_stop_at(stop_at, list(plan.preset.domains))
+    return Budget(gpu_hours=max_gpu_hours, hours=max_hours, trials=max_trials, stop_at=goal)
+
+
+def _run(plan: Plan, storage: Path, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    todo = unfinished(plan, known, request.retry)
+    done = sum(each.is_done for each in known.values())
+    say(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {done} already done, {len(todo)} to run")
+    for name, (version, trials) in superseded(plan, storage).items():
+        say(
+            f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
+            "but their keys are others"
+        )
     if ask and todo and sys.stdin.isatty():
         _confirm(plan, todo, storage)
     try:
-        outcome = run_sweep(plan, storage, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage))
+        outcome = run_sweep(
+            plan, storage, request, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage), say=say
+        )
     except KeyboardInterrupt:
-        _say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {_resume_command(plan, storage)}")
+        say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
         raise typer.Exit(130) from None
-    _conclude(plan, storage, outcome)
+    conclude(plan, storage, outcome)
+    raise typer.Exit(_exit_code(outcome))
+
+
+def _exit_code(outcome: Outcome) -> int:
+    by_signal = {INTERRUPTED: 130, PREEMPTED: 143}
+    if outcome.stop_reason in by_signal:
+        return by_signal[outcome.stop_reason]
+    if outcome.failed or outcome.failed_before:
+        return 1
+    complete = outcome.already_done + len(outcome.completed) == outcome.planned
+    return 0 if complete or (outcome.stop_reason or "").startswith("budget") else 1
 
 
 def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
@@ -179,9 +288,9 @@ def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
     cost = estimate(todo, storage, plan.preset.resources)
     if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
         return
-    _say(_cost_line(plan, todo, cost))
+    say(cost_line(plan, todo, cost))
     if not typer.confirm("Run them?", default=True, err=True):
-        _say("nothing was run")
+        say("nothing was run")
         raise typer.Exit(130)
 
 
@@ -205,7 +314,7 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
 
 
 def _watch(todo: list[Trial], backend: Backend) -> Any:
-    return progress_for(_talk)(todo, backend.slots, backend.gpus_per_trial, _talk, time.monotonic)
+    return progress_for(TALK)(todo, backend.slots, backend.gpus_per_trial, TALK, time.monotonic)
 
 
 def _prepare(storage: Path) -> Any:
@@ -213,88 +322,24 @@ def _prepare(storage: Path) -> Any:
         from trainables.training.task import prepare_all
 
         for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
-            _say(line)
+            say(line)
 
     return prepare
 
 
-def _conclude(plan: Plan, storage: Path, outcome: Outcome) -> NoReturn:
-    done = outcome.already_done + len(outcome.completed)
-    _say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {len(outcome.failed)} failed")
-    if done == outcome.planned:
-        raise typer.Exit(0)
-    names = {trial.key: trial.summary for trial in plan.trials}
-    for message, count in Counter(last_line(error) for error in outcome.failed.values()).most_common():
-        example = next(key for key, error in outcome.failed.items() if last_line(error) == message)
-        _say(f"  {count} x {message}  (first: {example} {names[example]})")
-    _say(f'tracebacks: python -m results sql "SELECT trial_key, error FROM trials WHERE error IS NOT NULL" --storage {storage}')
-    raise typer.Exit(1)
-
-
-def _resume_command(plan: Plan, storage: Path) -> str:
-    return f"python -m orchestrator.run resume {plan.sweep_id} --storage {storage}"
-
-
-def _show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
+def _failed_keys(plan: Plan, storage: Path) -> frozenset[str]:
     known = statuses(storage, (trial.key for trial in plan.trials))
-    todo = unfinished(plan, known)
-    rows = [
-        {
-            "key": trial.key,
-            "trial": trial.summary,
-            "epochs": trial.config.training.epochs,
-            "status": known.get(trial.key, "planned"),
-        }
-        for trial in plan.trials
-    ]
-    cost = estimate(todo, storage, plan.preset.resources)
-    if as_json:
-        seconds = None if cost.unknown else cost.wall_seconds
-        print(json.dumps({"sweep_id": plan.sweep_id, "to_run": len(todo), "estimated_seconds": seconds, "trials": rows}))
-        return
-    table = Table("key", "trial", "epochs", "status", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
-    _say(_cost_line(plan, todo, cost))
-
-
-def _cost_line(plan: Plan, todo: list[Trial], cost: Estimate) -> str:
-    head = f"sweep {plan.sweep_id}: {len(plan.trials) - len(todo)} done, {len(todo)} to run"
-    if not todo:
-        return head
-    if cost.unknown == len(todo):
-        return f"{head}; time unknown: the ledger has no completed trial of this kind yet"
-    partly = f" for {len(todo) - cost.unknown} of them, the others unknown" if cost.unknown else ""
-    where = f"as past trials on {', '.join(cost.devices)}"
-    return f"{head}, about {duration(cost.wall_seconds)} at {cost.slots} at a time{partly} ({where})"
-
-
-def _counts(storage: Path, sweep_id: str | None) -> dict[str, dict[str, int]]:
-    counts = {}
-    plans = (_frozen(storage, sweep_id),) if sweep_id else _readable(storage, reversed(sweep_ids(storage)))
-    for plan in plans:
-        keys = [trial.key for trial in plan.trials]
-        known = statuses(storage, keys)
-        if not current_driver(sweep_dir(storage, plan.sweep_id)):  # without a driver nothing runs
-            known = {key: "lost" if status == "running" else status for key, status in known.items()}
-        counts[plan.sweep_id] = dict(Counter(known.get(key, "planned") for key in keys))
-    return counts
-
-
-def _print_counts(counts: dict[str, dict[str, int]]) -> None:
-    if not counts:
-        _say("no sweeps yet; start one with `python -m orchestrator.run grid`")
-    for sweep_id, by_status in counts.items():
-        print(f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items())))
+    return frozenset(key for key, how in known.items() if how.is_failed)
 
 
 def _frozen(storage: Path, sweep_id: str) -> Plan:
     try:
         return load_plan(storage, sweep_id)
     except FileNotFoundError:
-        known = ", ".join(sweep_ids(storage)) or "none"
-        raise SweepError(f"no sweep {sweep_id!r} in {storage}; there are: {known}") from None
+        known = sweep_ids(storage)
+        nearest = get_close_matches(sweep_id, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(known) or 'none'}"
+        raise SweepError(f"no sweep {sweep_id!r} in {storage}{hint}") from None
     except (ValueError, KeyError) as error:
         raise SweepError(f"sweep {sweep_id} cannot be read: {error}; plan it again with `grid`") from error
 
@@ -305,7 +350,7 @@ def _readable(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:
         try:
             yield _frozen(storage, each)
         except SweepError as error:
-            _say(f"passed over: {error}")
+            say(f"passed over: {error}")
 
 
 def main() -> None:
@@ -314,7 +359,7 @@ def main() -> None:
     try:
         app()
     except (SweepError, DataError, LedgerError, OSError) as error:
-        _talk.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        TALK.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from results.identity import canonical_json, trial_key
 from trainables.config import QAConfig
 from trainables.data.spec import DataSpec
 from trainables.registry import settings_of
 
 __all__ = ["Trial", "canonical_json"]
-
-
-def canonical_json(value: Any) -> str:
-    """`value` as JSON with one spelling: sorted keys, no spaces, no NaN.
-
-    Raises:
-        TypeError: something in it is not plain data; a lenient fallback would fork keys silently.
-        ValueError: a number is not finite.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +30,7 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """First 16 hex digits of the SHA-256 of everything that decides the result."""
-        identity = {
-            "trainable": self.trainable,
-            "version": self.version,
-            "config": self.config.resolved(),
-            "data": self.data_fingerprint,
-            "seed": self.seed,
-            "parents": sorted(self.parents),
-        }
-        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
+        return trial_key(self.trainable, self.version, self.config.resolved(), self.data_fingerprint, self.seed, self.parents)
 
     @property
     def label(self) -> str:

@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import resource
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from filelock import FileLock
+import psutil
 
 from orchestrator import provenance
-from orchestrator.record import AttemptRecorder
+from orchestrator.failures import class_of_error, decide, signature_of
+from orchestrator.lease import Lease, take_lease
+from orchestrator.preset import Recovery
+from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
+from orchestrator.stop import PREEMPTED, StopFile, StopWatch
 from orchestrator.trial import Trial
 from results.parts import read_attempts
-from trainables.contract import Report, TrialContext
+from trainables.contract import Interrupted, Report, TrialContext
 from trainables.registry import train_function
 
-__all__ = ["Attempt", "RunSettings"]
+__all__ = ["Attempt", "Ended", "RunSettings", "trial_lease"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What all attempts of a sweep have in common; none of it changes a result but `cpus`, which fixes torch's threads."""
+    """What all attempts of a run have in common; none of it changes a result but `cpus`, which fixes torch's threads."""
 
     storage: Path
     sweep_id: str
+    run_id: str
     cpus: int
     gpus: float
-    checkpoint_seconds: float
+    memory_bytes: int | None
+    recovery: Recovery
+    forgiven: Mapping[str, int] = field(default_factory=dict)  # trial key -> attempt before which failures do not count
 
     @property
     def device(self) -> str:
@@ -44,54 +55,109 @@ class RunSettings:
         """Root of the prepared features."""
         return self.storage / "prepared"
 
+    @property
+    def stop_file(self) -> StopFile:
+        """By which the driver asks the run's trials to stop."""
+        return StopFile(self.storage / "sweeps" / self.sweep_id / f"stop-{self.run_id}")
+
     def checkpoint_dir(self, trial_key: str) -> Path:
         """The trial's checkpoints."""
         return self.storage / "checkpoints" / trial_key
+
+
+def trial_lease(storage: Path, trial_key: str) -> Path:
+    """The name of the lease on a trial."""
+    return storage / "leases" / trial_key
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended, but for failures, which raise.
+
+    `not_run`: nothing was begun, because the run is stopping; `gave_up`: because the policies allow no further attempt.
+    """
+
+    status: Literal["completed", "stopped", "not_run", "gave_up"]
+    reason: str = ""
 
 
 class Attempt:
     """Drives a trainable's generator and records what it reports.
 
     A trial is one process's at a time, also when two sweeps have it in common: another's attempt waits until the trial is free,
-    and has nothing left to do if it is complete by then. The kernel frees a trial whose process ends, however it ends.
+    and has nothing left to do if it is complete by then. A lease that nobody renews passes on.
     """
 
     def __init__(self, trial: Trial, settings: RunSettings, launched_at: float) -> None:
         """Takes the trial and the next attempt number. `launched_at`: `time.time()` when the driver asked for the attempt."""
         self.trial = trial
         self._settings = settings
-        self._claim = FileLock(_made(settings.storage / "checkpoints") / f".{trial.key}.lock")
-        self._claim.acquire()
-        self._cpu_before = time.process_time()
-        self._train_seconds = 0.0
-        self._startup_seconds = time.time() - launched_at
+        self._stop = StopWatch(settings.stop_file)
+        self._lease: Lease | None = None
+        self._notes: list[str] = []
         self._reports: Iterator[Report] | None = None
-        earlier = read_attempts(settings.storage, trial.key)
-        self.number = max((row["attempt"] for row in earlier), default=0) + 1
-        is_complete = any(row["status"] == "completed" for row in earlier)
-        self._recorder = None if is_complete else AttemptRecorder(settings.storage, self._first_row())
+        self._recorder: AttemptRecorder | None = None
+        self._ended = self._take()
+        if self._ended is None:
+            self._train = train_function(trial.trainable)  # the first in a process imports torch
+            self._cpu_before = time.process_time()
+            self._train_seconds = 0.0
+            self._startup_seconds = max(0.0, time.time() - launched_at)  # a clock may have been set
+            self._recorder = AttemptRecorder(self._writer, self._first_row())
+        else:
+            self.close()
 
-    def advance(self) -> dict[str, Any] | None:
-        """Records the next report and returns what the driver shows of it; None when the trial is complete."""
-        if self._recorder is None:
-            return None
+    def _take(self) -> Ended | None:
+        """Waits for the trial and looks at what became of it; None when there is something to run."""
+        if not self._stop.reason:
+            taken = take_lease(trial_lease(self._settings.storage, self.trial.key), wait=lambda: not self._stop.reason)
+            self._lease = taken if isinstance(taken, Lease) else None
+        if self._lease is None:
+            return Ended("not_run", self._stop.reason or "")
+        say = self._lease.say
+        self._writer = LedgerWriter(self._settings.storage, self._settings.recovery.storage_patience_seconds, say)
+        earlier = read_attempts(self._settings.storage, self.trial.key)
+        if any(row["status"] == "completed" for row in earlier):
+            return Ended("completed")
+        # The lease is ours, so whoever wrote these is gone.
+        earlier = [close_attempt(self._writer, row, held=None) if row["status"] == "running" else row for row in earlier]
+        self._number = max((row["attempt"] for row in earlier), default=0) + 1
+        decision = decide(
+            earlier, self._settings.recovery.max_retries, self._settings.run_id, self._settings.forgiven.get(self.trial.key, 1)
+        )
+        self._micro_batches = decision.micro_batches
+        return None if decision.go_on else Ended("gave_up", decision.why)
+
+    def advance(self) -> dict[str, Any] | Ended:
+        """Records the next report and returns what the driver shows of it; at the end, how it ended.
+
+        Raises:
+            LeaseLostError: another process has taken the trial over; nothing more was recorded.
+            Exception: whatever the trainable raised; it is recorded.
+        """
+        if self._ended is not None:
+            return self._ended
+        assert self._recorder is not None
+        assert self._lease is not None
         try:
             began = time.perf_counter()
-            report = next(self._started(), None)
-            self._train_seconds += time.perf_counter() - began
+            try:
+                report = next(self._started(), None)
+            finally:
+                self._train_seconds += time.perf_counter() - began
+            self._lease.check()
             if report is None:
-                self._recorder.finish(status="completed", finished_at=datetime.now(UTC), **self._spent())
-                self.close()
-                return None
+                return self._finish("completed")
             self._recorder.add(report, self._train_seconds)
+            # Also now: an attempt that is killed has no later chance to say what it spent.
             sizes = {"params_total": report.params_total, "params_trainable": report.params_trainable}
-            self._recorder.update_attempt(
-                **sizes, **self._spent()
-            )  # also of an attempt that never ends, killed between reports
-            return _shown(report)
+            self._recorder.update_attempt(**sizes, **self._spent())
+            return self._shown(report)
+        except Interrupted:
+            self._lease.check()
+            return self._finish("stopped", self._stop.reason or PREEMPTED)
         except Exception as error:
-            self._recorder.finish(status="failed", finished_at=datetime.now(UTC), **_told(error), **self._spent())
-            self.close()
+            self._fail(error)
             raise
 
     def close(self) -> None:
@@ -99,10 +165,57 @@ class Attempt:
         if self._reports is not None:
             self._reports.close()  # type: ignore[attr-defined]
             self._reports = None
-        self._claim.release()
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+    def _finish(self, status: Literal["completed", "stopped"], reason: str = "") -> Ended:
+        assert self._recorder is not None
+        folder = self._settings.checkpoint_dir(self.trial.key)
+        final = folder / _checkpoints().FINAL_WEIGHTS
+        now = datetime.now(UTC)
+        failure_class = PREEMPTED if reason == PREEMPTED else None
+        self._recorder.update_attempt(
+            status=status,
+            failure_class=failure_class,
+            stop_reason=reason or None,
+            finished_at=now,
+            checkpoint=self._checkpoint(final if status == "completed" else None),
+            **self._spent(),
+        )
+        if status == "completed":
+            _checkpoints().remove_steps(folder)
+        self.close()
+        self._ended = Ended(status, reason)
+        return self._ended
+
+    def _fail(self, error: Exception) -> None:
+        """Records the failure. Where even that fails, the driver will find the attempt without an end."""
+        assert self._recorder is not None
+        trace = "".join(traceback.format_exception(error))
+        name = type(error).__name__
+        told = {"error_type": name, "error": trace, "error_signature": signature_of(name, trace)}
+        traceback.clear_frames(error.__traceback__)  # they hold the model, which may be what left no memory to go on
+        gc.collect()
+        _limit_memory(None)
+        try:
+            assert self._lease is not None
+            self._lease.check()
+            failure_class = class_of_error(error).value
+            self._recorder.update_attempt(
+                status="failed",
+                failure_class=failure_class,
+                finished_at=datetime.now(UTC),
+                checkpoint=self._checkpoint(),
+                **told,
+                **self._spent(),
+            )
+        finally:
+            self.close()
 
     def _started(self) -> Iterator[Report]:
         if self._reports is None:
+            _limit_memory(self._settings.memory_bytes)
             context = TrialContext(
                 seed=self.trial.seed,
                 data=self.trial.data,
@@ -110,19 +223,27 @@ class Attempt:
                 num_threads=self._settings.cpus,
                 checkpoint_dir=self._settings.checkpoint_dir(self.trial.key),
                 prepared_dir=self._settings.prepared_dir,
-                checkpoint_seconds=self._settings.checkpoint_seconds,
+                checkpoint_seconds=self._settings.recovery.checkpoint_seconds,
+                micro_batches=self._micro_batches,
+                stop_requested=lambda: self._stop.reason is not None,
+                persist=self._persist,
+                warn=self._warn,
             )
-            self._reports = train_function(self.trial.trainable)(self.trial.config, context)
+            self._reports = self._train(self.trial.config, context)
         return self._reports
 
     def _first_row(self) -> dict[str, Any]:
         return {
             "trial_key": self.trial.key,
-            "attempt": self.number,
+            "attempt": self._number,
             "sweep_id": self._settings.sweep_id,
+            "run_id": self._settings.run_id,
             "status": "running",
-            "resumed_step": _newest_step(self._settings.checkpoint_dir(self.trial.key)),
+            "resumed_step": _checkpoints().newest_step(self._settings.checkpoint_dir(self.trial.key)),
+            "micro_batches": self._micro_batches,
+            "checkpoint": self._checkpoint(),
             "started_at": datetime.now(UTC),
+            "startup_seconds": self._startup_seconds,
             "host": socket.gethostname(),
             "num_threads": self._settings.cpus,
             "code_hash": provenance.code_hash(),
@@ -141,11 +262,46 @@ class Attempt:
             "device": _device_name(self._settings.device),
         }
 
+    def _checkpoint(self, path: Path | None = None) -> str | None:
+        """The newest checkpoint, or `path`, as the ledger names it."""
+        path = path or _checkpoints().newest(self._settings.checkpoint_dir(self.trial.key))
+        return None if path is None else path.relative_to(self._settings.storage).as_posix()
 
-def _newest_step(checkpoint_dir: Path) -> int:
-    from trainables.training.checkpoints import newest_step
+    def _persist(self, write: Callable[[], Path]) -> Path:
+        """A checkpoint's write, also to a storage that is full or away for a while; never over another process's."""
 
-    return newest_step(checkpoint_dir)
+        def write_if_ours() -> Path:
+            assert self._lease is not None
+            self._lease.check()
+            return write()
+
+        return self._writer.patiently(write_if_ours)
+
+    def _warn(self, message: str) -> None:
+        _log.warning(message)
+        self._notes.append(message)
+
+    def _shown(self, report: Report) -> dict[str, Any]:
+        """What a person may want to see of the report."""
+        em = {f"em_{part.domain}": part.em for part in report.evaluations if part.split == "val"}
+        notes, self._notes = self._notes, []
+        return {"epoch": report.epoch, "val_qa_loss": report.metrics.get("val_qa_loss"), "notes": notes, **em}
+
+
+def _checkpoints() -> Any:
+    from trainables.training import checkpoints
+
+    return checkpoints
+
+
+def _limit_memory(memory_bytes: int | None) -> None:
+    """From now on allocations fail once this process would hold more than that, by its resident size now; None: no limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = hard
+    if memory_bytes is not None:
+        now = psutil.Process().memory_info()
+        limit = now.data + max(0, memory_bytes - now.rss)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _device_name(device: str) -> str:
@@ -154,18 +310,3 @@ def _device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _told(error: Exception) -> dict[str, str]:
-    return {"error_type": type(error).__name__, "error": "".join(traceback.format_exception(error))}
-
-
-def _shown(report: Report) -> dict[str, Any]:
-    em = {f"em_{part.domain}": part.em for part in report.evaluations if part.split == "val"}
-    val_qa_loss = report.metrics.get("val_qa_loss")
-    return {"epoch": report.epoch, "val_qa_loss": val_qa_loss, **em}

@@ -1,6 +1,7 @@
 """Ask the ledger: `python -m results sql | columns | table | figure | report | verify`.
 
-Data goes to stdout, talk to stderr. Exit 0: answered; 2: the question or the storage is at fault (one line says how).
+Data goes to stdout, talk to stderr. Exit 0: answered; 1: `verify` found something; 2: the question or the storage is at
+fault (one line says how).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ __all__ = ["app"]
 DEFAULT_STORAGE = "./sweeps-data"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=(__doc__ or "").split("\n")[0])
-tables = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, trials.")
+tables = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, spending, trials.")
 app.add_typer(tables, name="table")
 
 StorageOption = Annotated[
@@ -141,6 +142,29 @@ def trials(
         _emit(trials_table(_existing(storage), sweep), format_name, output)
 
 
+@tables.command()
+def spending(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    by: Annotated[str, typer.Option(help="sweep | trial; only sweeps show idle time.")] = "sweep",
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all sweeps.")] = None,
+    output: OutputOption = None,
+) -> None:
+    """What the slots' seconds were spent on: start-up, useful, stopped early, failed, lost, idle; and GPU-hours.
+
+    Example: python -m results table spending --by trial --format csv
+    """
+    from results.spending import spending_by_trial, spending_table
+
+    with _one_line_errors():
+        if by not in ("sweep", "trial"):
+            raise ValueError(f"by must be sweep or trial, got {by!r}")
+        ledger = _existing(storage)
+        table, notes = spending_table(ledger, sweep) if by == "sweep" else (spending_by_trial(ledger, sweep), [])
+        _emit(table, format_name, output)
+        _say(notes)
+
+
 @app.command()
 def figure(
     name: Annotated[str, typer.Argument(help="fig3 | fig6")],
@@ -195,18 +219,30 @@ def report(
 
 
 @app.command()
-def verify(storage: StorageOption = DEFAULT_STORAGE, format_name: FormatOption = "table") -> None:
-    """Read every page of every part; lists the parts that cannot be read. Exit 1 when there are any.
+def verify(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    repair: Annotated[bool, typer.Option("--repair", help="Put what is wrong away under STORAGE/quarantine.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Check every part, plan, trial and checkpoint: one finding a line, with what to do. Exit 1 when there are any.
 
-    Example: python -m results verify --storage ./sweeps-data
+    --repair deletes nothing; a trial whose completion can no longer be shown is run again by its sweep's command.
+    Example: python -m results verify --repair
     """
-    import pyarrow as pa
+    from results.quarantine import put_away
+    from results.verify import ABANDONED_AFTER
+    from results.verify import verify as verify_storage
 
     with _one_line_errors():
-        bad, checked = _existing(storage).verify()
-        _emit(pa.table({"part": list(bad), "reason": list(bad.values())}), format_name, None)
-        _say([f"{checked} parts read, {len(bad)} unreadable"])
-    if bad:
+        ledger, now = _existing(storage), datetime.now(UTC)
+        # No writer is at work during a repair, so that every temporary file is one left behind.
+        found = verify_storage(ledger, now, timedelta(0) if repair else ABANDONED_AFTER)
+        moved = put_away(ledger, found.findings, now) if repair else []
+        _emit(found.to_arrow(), format_name, output)
+        _say([f"put away: {path}" for path in moved])
+        _say([f"{found.num_parts} parts read, {len(found.findings)} findings"])
+    if found.findings:
         raise typer.Exit(1)
 
 

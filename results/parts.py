@@ -84,6 +84,15 @@ class Storage:
         """True once anything was written to the ledger."""
         return bool(self.filesystem.get_file_info(self.path("ledger")).type == fs.FileType.Directory)
 
+    def relative(self, path: str) -> str:
+        """The inverse of `path`."""
+        return path.removeprefix(f"{self.root}/")
+
+    def files(self, folder: str) -> list[fs.FileInfo]:
+        """All files below `folder`, which is relative to the root, sorted by path; none when it does not exist."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=True)
+        return sorted((info for info in self.filesystem.get_file_info(selector) if info.is_file), key=lambda info: info.path)
+
     def parts(self, table: str) -> list[PartInfo]:
         """The finished parts of `table`, sorted by path; none when the folder does not exist."""
         folder = fs.FileSelector(self.path(f"ledger/{table}"), allow_not_found=True)
@@ -138,10 +147,28 @@ def list_attempts(storage: str | Path | Storage, trial_key: str) -> list[int]:
 
 
 def read_attempts(storage: str | Path | Storage, trial_key: str) -> list[dict[str, Any]]:
-    """The rows of the trial in the `attempts` table, ascending by attempt; without DuckDB, for workers."""
+    """The rows of the trial in the `attempts` table, ascending by attempt; without DuckDB, for workers.
+
+    Every row has every column. A part that cannot be read still takes its number: all its other columns are null.
+    """
     place = open_storage(storage)
-    paths = [place.part_path("attempts", attempt_part(trial_key, number)) for number in list_attempts(place, trial_key)]
-    return [row for path in paths for row in pq.read_table(pa.BufferReader(place.read(path))).to_pylist()]
+    rows = []
+    for number in list_attempts(place, trial_key):
+        row = dict.fromkeys(column.name for column in TABLES["attempts"])
+        rows.append({**row, "trial_key": trial_key, "attempt": number, **_attempt_row(place, attempt_part(trial_key, number))})
+    return rows
+
+
+def _attempt_row(place: Storage, part: str) -> dict[str, Any]:
+    try:
+        content = place.read(place.part_path("attempts", part))
+    except FileNotFoundError:
+        return {}
+    try:
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
+    return dict(rows[0]) if rows else {}
 
 
 def write_part(
@@ -154,8 +181,8 @@ def write_part(
 ) -> None:
     """Write all rows of one part, replacing its former version whole; a column that a row lacks is null.
 
-    Raises ValueError for an unknown table or column, a row without trial_key, a time without time zone, or a value
-    that does not fit its column; OSError when the storage fails. In each case the former version stays.
+    Raises ValueError for an unknown table or column, a row without the trial_key that its table has, a time without
+    time zone, or a value that does not fit its column; OSError when the storage fails. In each case the former version stays.
     """
     place = open_storage(storage)
     path = place.part_path(table, name)
@@ -171,7 +198,7 @@ def _to_arrow(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         if name not in known:
             allowed = ", ".join(known)
             raise ValueError(f"table {table!r} has no column {name!r}{_nearest(name, known)}; its columns are {allowed}")
-    if any(row.get("trial_key") is None for row in rows):
+    if "trial_key" in known and any(row.get("trial_key") is None for row in rows):
         raise ValueError(f"every row of {table!r} needs a trial_key, got a row without one")
     arrays = [_column_array(table, column, [row.get(column.name) for row in rows]) for column in columns]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(table))

@@ -12,7 +12,11 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
+
+2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 _KEY = Column("trial_key", _TEXT, "first 16 hex digits of the SHA-256 of the trial's identity")
 _ATTEMPT = Column("attempt", _INT, "1 for the first try at the trial")
+_FAILURE_CLASS = Column(
+    "failure_class", _TEXT, "preempted | lost | oom | diverged | data | code | timeout | storage; null where it did not fail"
+)
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "plans": (
@@ -68,7 +75,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("status", _TEXT, "planned | running | completed | stopped | failed | lost"),
         Column("happened_at", _TIME, "when the driver saw it"),
         Column("host", _TEXT, "driver's host"),
-        Column("reason", _TEXT, "why the trial stopped or was lost"),
+        Column("reason", _TEXT, "why the trial stopped, was lost or is tried again"),
+        _FAILURE_CLASS,
         Column("error_type", _TEXT, "exception class"),
         Column("error", _TEXT, "traceback"),
     ),
@@ -76,7 +84,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _KEY,
         _ATTEMPT,
         Column("sweep_id", _TEXT, "sweep that ran the attempt"),
-        Column("status", _TEXT, "running | completed | failed, as the worker wrote it last"),
+        Column("run_id", _TEXT, "driver run that started the attempt"),
+        Column("status", _TEXT, "running | completed | stopped | failed | lost, as it was written last"),
+        Column("stop_reason", _TEXT, "why the attempt was stopped; null where it was not"),
         Column("resumed_step", _INT, "step of the checkpoint the attempt began from; 0: from the start"),
         Column("params_total", _INT, "parameters of the model"),
         Column("params_trainable", _INT, "parameters that training changes"),
@@ -90,11 +100,28 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("host", _TEXT, "worker's host name"),
         Column("device", _TEXT, "cpu, or the GPU's name"),
         Column("num_threads", _INT, "torch threads"),
+        Column("micro_batches", _INT, "parts in which each batch went through the model"),
+        Column("checkpoint", _TEXT, "newest checkpoint or final weights, below the storage; null where none is kept"),
         Column("code_hash", _TEXT, "SHA-256 over the Python sources of the trainables"),
         Column("git_commit", _TEXT, "commit of the checkout, with '+dirty' when it had changes; null outside one"),
         Column("versions", _TEXT, "versions of Python and the packages that matter, JSON"),
+        _FAILURE_CLASS,
         Column("error_type", _TEXT, "exception class of a failed attempt"),
+        Column("error_signature", _TEXT, "short hash that equal errors have in common"),
         Column("error", _TEXT, "traceback of a failed attempt"),
+    ),
+    "runs": (
+        Column("run_id", _TEXT, "one driver process's run of a sweep"),
+        Column("sweep_id", _TEXT, "sweep that was run"),
+        Column("started_at", _TIME, "when the driver began"),
+        Column("updated_at", _TIME, "when the driver last said that it goes on"),
+        Column("finished_at", _TIME, "when the driver was done; null while it runs, and where it was killed"),
+        Column("wall_seconds", _REAL, "seconds from started_at to updated_at on the driver's monotonic clock"),
+        Column("slots", _INT, "attempts that can run at the same time"),
+        Column("gpus_per_trial", _REAL, "GPUs that a slot holds; 0 on CPUs"),
+        Column("host", _TEXT, "driver's host"),
+        Column("pid", _INT, "driver's process id"),
+        Column("ended", _TEXT, "finished | budget | interrupted | preempted | same error | error; null while it runs"),
     ),
     "reports": (
         _KEY,

@@ -2,11 +2,15 @@
 
 A trainable is a generator `train(config, context) -> Iterator[Report]`. It never learns whether Ray or a `for` loop is
 listening; the driver decides after each report whether to ask for the next one. Closing the generator early is normal.
+
+What is handed over is the driver's to keep: the checkpoint that follows a report is written when the next one is asked for, so
+that no report can be in a checkpoint's past and yet unrecorded. A trial killed at any instant repeats its last few reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +18,26 @@ from typing import Literal, Protocol
 from trainables.config import QAConfig
 from trainables.data.spec import DataSpec
 
-__all__ = ["Evaluation", "ExpertLoad", "Prediction", "Report", "Train", "TrialContext"]
+__all__ = [
+    "DivergedError",
+    "Evaluation",
+    "ExpertLoad",
+    "Interrupted",
+    "Prediction",
+    "Report",
+    "Train",
+    "TrialContext",
+    "never",
+    "write_once",
+]
+
+
+class Interrupted(Exception):
+    """Raised by a trainable that was asked to stop, once its checkpoint is complete."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss or gradient is not finite. Says which, at which step, and what to try; no checkpoint has that state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +103,23 @@ class Report:
     evaluations: tuple[Evaluation, ...] = ()
     expert_loads: tuple[ExpertLoad, ...] = ()
     predictions: tuple[Prediction, ...] = ()
-    checkpoint: Path | None = None  # complete when the report is handed over
     params_total: int
     params_trainable: int
 
 
+def never() -> bool:
+    """Nobody asks the trial to stop."""
+    return False
+
+
+def write_once(write: Callable[[], Path]) -> Path:
+    """Performs a write; a failure is the trial's."""
+    return write()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialContext:
-    """All that a trial may use of the world around it."""
+    """All that a trial may use of the world around it. What has a default changes no result but by float rounding."""
 
     seed: int
     data: DataSpec
@@ -95,7 +127,17 @@ class TrialContext:
     num_threads: int  # torch threads; fixed by the trial's CPUs, so that a result does not depend on the machine's load
     checkpoint_dir: Path  # the trial's own; the newest complete checkpoint in it is where a new attempt begins
     prepared_dir: Path  # root of the content-addressed prepared features
-    checkpoint_seconds: float = 30.0  # least time between two checkpoints; 0 = at every report
+    checkpoint_seconds: float = 30.0  # least time between two checkpoints; 0 = after every report
+    micro_batches: int = 1  # parts in which each batch goes through the model, gradients added up; at most its windows
+    stop_requested: Callable[[], bool] = never  # asked before every step; true: write a checkpoint and raise Interrupted
+    persist: Callable[[Callable[[], Path]], Path] = write_once
+    """Performs a write of a checkpoint. A driver's may first see to it that all reports handed over are kept, and wait and call
+    again after an OSError: the storage is full or away."""
+    warn: Callable[[str], None] = logging.getLogger("trainables").warning  # told what went wrong and was got round
+
+    def __post_init__(self) -> None:
+        if self.micro_batches < 1:
+            raise ValueError(f"micro_batches must be at least 1, got {self.micro_batches}")
 
 
 class Train(Protocol):

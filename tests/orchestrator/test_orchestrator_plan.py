@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import PlanError, SweepError
+from orchestrator.frozen import check_current, load_plan, write_plan
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
-from orchestrator.sweep import check_current, load_plan, write_plan
 from orchestrator.trial import Trial, canonical_json
 from trainables.data.errors import DataError
 from trainables.data.spec import DataSpec, DomainSpec
@@ -111,6 +111,17 @@ def test_a_frozen_plan_is_read_back_whole_and_never_rewritten(tmp_path: Path) ->
     first = path.read_text(encoding="utf-8")
     write_plan(tmp_path, plan, datetime(2027, 1, 1, tzinfo=UTC))
     assert path.read_text(encoding="utf-8") == first
+    assert load_plan(tmp_path, plan.sweep_id).trials == plan.trials
+
+
+def test_a_torn_frozen_plan_is_written_again(tmp_path: Path) -> None:
+    plan = plan_grid(load_preset("embedded"), tmp_path)
+    write_plan(tmp_path, plan, datetime(2026, 1, 1, tzinfo=UTC))
+    path = tmp_path / "sweeps" / plan.sweep_id / "sweep.json"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        load_plan(tmp_path, plan.sweep_id)
+    write_plan(tmp_path, plan, datetime(2026, 1, 2, tzinfo=UTC))
     assert load_plan(tmp_path, plan.sweep_id).trials == plan.trials
 
 

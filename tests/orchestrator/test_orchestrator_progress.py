@@ -31,12 +31,12 @@ def told(kind: type[PlainProgress], trials: list[Trial], gpus: float = 0.5) -> t
     done, broken, running = (trial.key for trial in trials[:3])
     for key in (done, broken, running):
         progress.started(key)
-    progress.reported(running, {"epoch": 1.5, "val_qa_loss": None})
-    progress.reported(done, {"epoch": 3.0, "val_qa_loss": 0.5, "em_squad": 40.0, "em_bioasq": 70.0})
-    progress.completed(done)
-    progress.retrying(broken, "ValueError", "Traceback ...\nValueError: no such thing")
+    progress.reported(running, {"epoch": 1.5, "val_qa_loss": None, "notes": ["step-00000012.pt is torn"]})
+    progress.reported(done, {"epoch": 3.0, "val_qa_loss": 0.5, "notes": [], "em_squad": 40.0, "em_bioasq": 70.0})
+    progress.ended(done, "completed", "")
+    progress.retrying(broken, "code: ValueError: no such thing")
     progress.started(broken)
-    progress.failed(broken, "ValueError", "Traceback ...\nValueError: no such thing")
+    progress.ended(broken, "failed", "code: ValueError: no such thing")
     return progress, out
 
 
@@ -45,7 +45,8 @@ def test_plain_lines_tell_every_start_validation_and_end(trials: list[Trial]) ->
     lines = out.getvalue().splitlines()
     assert lines[0] == f"[0/24] {trials[0].key} distilbert 0:100 concatenated: started"
     assert any(line.endswith("epoch 3  val loss 0.500  EM squad 40.0  bioasq 70.0") for line in lines)
-    assert any("ValueError: ValueError: no such thing; trying again" in line for line in lines)
+    assert any("code: ValueError: no such thing; trying again" in line for line in lines)
+    assert f"{trials[2].key}: step-00000012.pt is torn" in lines
     assert any("started (attempt 2)" in line for line in lines)
     assert lines[-1].startswith("[2/24]")
     assert "failed in" in lines[-1]
@@ -60,7 +61,7 @@ def test_the_live_table_shows_running_trials_first_and_the_counts_below(trials: 
     assert "1.5/3" in lines[1]
     assert "failed" in lines[2]
     assert "0.500*" in lines[3]
-    assert "1 completed, 1 running, 21 planned, 1 failed" in lines[-1]
+    assert "1 completed, 1 failed, 1 running, 21 planned" in lines[-1]
     assert "GPU-hours" in lines[-1]
 
 

@@ -143,11 +143,18 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     assert (row["trial_key"], row["attempts"], row["error_type"]) == (broken, 2, "FileExistsError")
     assert "Traceback" in row["error"]
     assert "save_final_weights" in row["error"]
-    assert "1 x FileExistsError" in done.stderr
-    (storage / "checkpoints" / broken).unlink()  # mended: the same command runs that trial alone
+    assert "1 x code: FileExistsError" in done.stderr
+    (storage / "checkpoints" / broken).unlink()  # mended
     again = run_grid(preset, storage)
-    assert again.returncode == 0, again.stderr
-    assert "3 already done, 1 to run" in again.stderr
+    assert again.returncode == 1
+    assert "3 already done, 0 to run" in again.stderr  # what failed for good is not paid for twice unasked
+    retry = next(line.split() for line in again.stderr.splitlines() if "retry --failed" in line)
+    retried = subprocess.run(
+        [sys.executable, *retry[1:]], capture_output=True, text=True, env=environment(tmp_path), check=False
+    )
+    assert retried.returncode == 0, retried.stderr
+    assert status_counts(storage) == {"completed": 4}
+    assert Ledger(storage).sql("SELECT DISTINCT error FROM trials").to_pylist() == [{"error": None}]
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(

@@ -5,7 +5,6 @@ python tests/results/synthetic_ledger.py /tmp/storage        # to look at figure
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import sys
@@ -14,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from results import identity
 from results.parts import attempt_part, write_part
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -21,11 +21,19 @@ SHARES = (0, 20, 40, 60, 80, 100)
 ORDERS = ("concatenated", "shuffled")
 DOMAINS = ("squad", "bioasq")
 EXAMPLES = 12
+SWEEP_ID = "grid-1"
+RUN_ID = "grid-1-run"
+FINGERPRINT = "f" * 64
 
 
 def trial_key(trainable: str, share: int, order: str, seed: int) -> str:
-    """A stable key of 16 hex digits."""
-    return hashlib.sha256(f"{trainable}/{share}/{order}/{seed}".encode()).hexdigest()[:16]
+    """The key that the trial's plan row gives."""
+    architecture, _, variant = trainable.partition(":")
+    return identity.trial_key(architecture, 1, _config(variant, share, order), FINGERPRINT, seed, ())
+
+
+def _config(variant: str, share: int, order: str) -> dict[str, Any]:
+    return {"epochs": 3, "order": order, "share": share, "variant": variant}
 
 
 def plan_row(trainable: str, share: int, order: str, seed: int, sweep_id: str, planned_at: datetime = START) -> dict[str, Any]:
@@ -42,8 +50,8 @@ def plan_row(trainable: str, share: int, order: str, seed: int, sweep_id: str, p
         "architecture": architecture,
         "variant": variant,
         "seed": seed,
-        "config": json.dumps({"epochs": 3}),
-        "data_fingerprint": "f" * 64,
+        "config": identity.canonical_json(_config(variant, share, order)),
+        "data_fingerprint": FINGERPRINT,
         "domains": list(DOMAINS),
         "squad_share": share,
         "data_order": order,
@@ -71,39 +79,59 @@ def synthetic_ledger(
     *,
     trainables: Collection[str] = ("distilbert", "exbert"),
     orders: Collection[str] = ORDERS,
+    shares: Collection[int] = SHARES,
     seeds: Collection[int] = (0,),
     failed: Collection[tuple[str, int, str, int]] = (),
     planned: Collection[tuple[str, int, str, int]] = (),
-    sweep_id: str = "grid-1",
 ) -> Path:
     """Write a grid's ledger to `storage`; the trials in `failed` end with an error, those in `planned` never start."""
-    trials = [(t, share, order, seed) for t in trainables for order in orders for share in SHARES for seed in seeds]
-    write_part(storage, "plans", sweep_id, [plan_row(*trial, sweep_id) for trial in trials])
+    trials = [(t, share, order, seed) for t in trainables for order in orders for share in shares for seed in seeds]
+    write_part(storage, "plans", SWEEP_ID, [plan_row(*trial, SWEEP_ID) for trial in trials])
     events = []
     for number, trial in enumerate(trials):
         if trial not in planned:
             status = "failed" if trial in failed else "completed"
-            events += _events(trial, status, START + timedelta(minutes=number), sweep_id)
-            _write_attempt(storage, trial, status, START + timedelta(minutes=number), sweep_id)
-    write_part(storage, "events", f"driver-{sweep_id}", events)
+            events += _events(trial, status, START + timedelta(minutes=number))
+            _write_attempt(storage, trial, status, START + timedelta(minutes=number))
+    write_part(storage, "events", f"driver-{SWEEP_ID}", events)
+    write_part(storage, "runs", RUN_ID, [_run_row(len(trials))])
     return storage
 
 
-def _events(trial: tuple[str, int, str, int], status: str, at: datetime, sweep_id: str) -> list[dict[str, Any]]:
-    row = {"trial_key": trial_key(*trial), "sweep_id": sweep_id, "attempt": 1, "host": "driver"}
+def _run_row(num_trials: int) -> dict[str, Any]:
+    """A run on one slot, in which a trial of 48 seconds began every minute."""
+    ended_at = START + timedelta(minutes=num_trials)
+    return {
+        "run_id": RUN_ID,
+        "sweep_id": SWEEP_ID,
+        "started_at": START,
+        "updated_at": ended_at,
+        "finished_at": ended_at,
+        "wall_seconds": 60.0 * num_trials,
+        "slots": 1,
+        "gpus_per_trial": 1.0,
+        "host": "driver",
+        "pid": 4242,
+        "ended": "finished",
+    }
+
+
+def _events(trial: tuple[str, int, str, int], status: str, at: datetime) -> list[dict[str, Any]]:
+    row = {"trial_key": trial_key(*trial), "sweep_id": SWEEP_ID, "attempt": 1, "host": "driver"}
     return [
         {**row, "status": "running", "happened_at": at},
         {**row, "status": status, "happened_at": at + timedelta(seconds=50)},
     ]
 
 
-def _write_attempt(storage: Path, trial: tuple[str, int, str, int], status: str, at: datetime, sweep_id: str) -> None:
+def _write_attempt(storage: Path, trial: tuple[str, int, str, int], status: str, at: datetime) -> None:
     key = trial_key(*trial)
     name = attempt_part(key, 1)
     attempt = {
         "trial_key": key,
         "attempt": 1,
-        "sweep_id": sweep_id,
+        "sweep_id": SWEEP_ID,
+        "run_id": RUN_ID,
         "status": status,
         "resumed_step": 0,
         "params_total": 94_725_890 if trial[0].startswith("exbert") else 66_364_418,
@@ -116,8 +144,11 @@ def _write_attempt(storage: Path, trial: tuple[str, int, str, int], status: str,
         "cpu_seconds": 60.0,
         "host": "worker-1",
         "device": "NVIDIA H200",
+        "micro_batches": 1,
         "git_commit": "0123abc",
         "versions": json.dumps({"python": "3.11.7", "torch": "2.13.0"}),
+        "failure_class": "oom" if status == "failed" else None,
+        "error_signature": "0a1b2c3d" if status == "failed" else None,
         "error_type": "RuntimeError" if status == "failed" else None,
         "error": "Traceback …\nRuntimeError: out of <memory>" if status == "failed" else None,
     }

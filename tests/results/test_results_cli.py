@@ -78,6 +78,8 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
         (["figure", "fig3", "--output", "x.gif"], "figure format must be one of html, png, svg, pdf, got 'gif'"),
         (["table", "grid", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "trials", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
+        (["table", "spending", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
+        (["table", "spending", "--by", "day"], "by must be sweep or trial, got 'day'"),
         (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
     ],
 )
@@ -127,7 +129,8 @@ def test_figure_goes_beside_the_ledger_by_default(tmp_path: Path, complete: Path
 
 
 @pytest.mark.parametrize(
-    "command", ["sql", "columns", "figure", "report", "verify", "table grid", "table predictions", "table trials"]
+    "command",
+    ["sql", "columns", "figure", "report", "verify", "table grid", "table predictions", "table spending", "table trials"],
 )
 def test_help_of_every_command_has_an_example(command: str) -> None:
     assert f"Example: python -m results {command}" in " ".join(_run(*command.split(), "--help").stdout.split())

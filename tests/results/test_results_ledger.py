@@ -14,12 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from make_golden import STORES
 from synthetic_ledger import plan_row, trial_key
 
 from results.errors import LedgerMissingError, LedgerWarning, NewerSchemaError, QueryError
 from results.ledger import Ledger
 from results.parts import attempt_part, write_part
 from results.schema import SCHEMA_VERSION, arrow_schema
+from results.verify import verify
 from results.views import COLUMNS
 
 KEY = "0123456789abcdef"
@@ -119,7 +121,8 @@ def test_part_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "ledger/reports/future.parquet"
     newer = arrow_schema("reports").with_metadata({"schema_version": str(SCHEMA_VERSION + 1)})
     pq.write_table(newer.empty_table(), path)
-    with pytest.raises(NewerSchemaError, match=r"future\.parquet has schema version 2.*reads up to 1: upgrade the package"):
+    expected = rf"future\.parquet has schema version {SCHEMA_VERSION + 1}.*reads up to {SCHEMA_VERSION}: upgrade the package"
+    with pytest.raises(NewerSchemaError, match=expected):
         Ledger(tmp_path).table("reports")
     assert Ledger(tmp_path).table("trials").num_rows == 0
 
@@ -242,7 +245,11 @@ def _trial(storage: Path, events: list[dict[str, Any]], attempts: list[dict[str,
         (["running"], ["completed"], "completed"),
         (["running", "completed", "planned"], ["completed"], "completed"),
         (["running", "failed", "running", "completed"], ["failed", "completed"], "completed"),
-        (["running", "completed"], [], "completed"),
+        (["running", "completed"], [], "lost"),
+        (["running", "completed"], ["running"], "lost"),
+        (["running", "completed", "running"], [], "running"),
+        (["running", "planned"], ["lost"], "planned"),
+        (["running", "stopped"], ["stopped"], "stopped"),
     ],
 )
 def test_status_follows_from_events_and_attempts(tmp_path: Path, events: list[str], attempts: list[str], status: str) -> None:
@@ -262,6 +269,52 @@ def test_error_is_that_of_the_newest_failure(tmp_path: Path) -> None:
     trial = _trial(tmp_path, events, attempts)
     assert (trial["error_type"], trial["error"], trial["stop_reason"]) == ("MemoryError", "second", "oom")
     assert trial["attempts"] == 2
+
+
+def test_trial_that_is_tried_again_shows_its_newest_failure(tmp_path: Path) -> None:
+    attempts = [
+        {"status": "failed", "failure_class": "oom", "error_signature": "aa", "error_type": "MemoryError", "error": "first"},
+        {"status": "lost", "checkpoint": "checkpoints/x/step-00000007.pt"},
+    ]
+    events = [
+        {"status": "failed", "attempt": 1, "failure_class": "oom"},
+        {"status": "planned", "attempt": 2, "failure_class": "lost", "error_type": "ActorDiedError", "reason": "again"},
+    ]
+    trial = _trial(tmp_path, events, attempts)
+    shown = [trial[name] for name in ("status", "failure_class", "error_type", "error_signature", "error", "checkpoint")]
+    assert shown == ["planned", "lost", "ActorDiedError", None, None, "checkpoints/x/step-00000007.pt"]
+
+
+def test_what_the_worker_did_not_record_of_a_failure_comes_from_the_driver(tmp_path: Path) -> None:
+    attempts = [{"status": "failed", "error_type": "ValueError", "error": "worker's", "error_signature": "bb"}]
+    events = [{"status": "failed", "failure_class": "code", "error_type": "RayTaskError", "error": "driver's"}]
+    trial = _trial(tmp_path, events, attempts)
+    shown = [trial[name] for name in ("failure_class", "error_type", "error_signature", "error")]
+    assert shown == ["code", "ValueError", "bb", "worker's"]
+
+
+@pytest.mark.parametrize("version", STORES)
+def test_ledger_of_every_schema_version_is_read(version: int) -> None:
+    ledger = Ledger(STORES[version])
+    trials = {row["squad_share"]: row for row in ledger.table("trials").to_pylist()}
+    assert {share: (row["status"], row["error_type"]) for share, row in trials.items()} == {
+        60: ("failed", "RuntimeError"),
+        80: ("completed", None),
+    }
+    assert trials[60]["failure_class"] == (None if version < 2 else "oom")
+    assert {row["run_id"] for row in ledger.table("attempts").to_pylist()} == {None if version < 2 else "grid-1-run"}
+    assert ledger.table("runs").num_rows == (0 if version < 2 else 1)
+    assert ledger.sql("SELECT sum(useful_seconds), sum(failed_seconds) FROM spending").to_pylist() == [
+        {"sum(useful_seconds)": 45.5, "sum(failed_seconds)": 45.5}
+    ]
+    assert not verify(ledger, NOON).findings
+
+
+def test_every_part_of_a_golden_store_is_of_its_version() -> None:
+    for version, store in STORES.items():
+        parts = list(store.glob("ledger/*/*.parquet"))
+        assert len(parts) >= 8
+        assert {pq.read_schema(part).metadata[b"schema_version"] for part in parts} == {str(version).encode()}
 
 
 def test_completed_trial_shows_no_error_of_an_earlier_attempt(tmp_path: Path) -> None:

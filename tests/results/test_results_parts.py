@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.parts import Storage, attempt_part, list_attempts, open_storage, write_part
+from results.parts import Storage, attempt_part, list_attempts, open_storage, read_attempts, write_part
 from results.schema import SCHEMA_VERSION, TABLES
 
 KEY = "0123456789abcdef"
@@ -41,7 +41,8 @@ def _values(kind: pa.DataType) -> st.SearchStrategy[Any]:
 def _rows(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
     optional = {c.name: _values(c.type) for c in TABLES[table] if c.name not in ("trial_key", "attempt")}
     # One attempt only: which attempts supersede which is another test's subject.
-    required = {"trial_key": st.just(KEY), **({"attempt": st.just(1)} if "attempt" in [c.name for c in TABLES[table]] else {})}
+    names = [column.name for column in TABLES[table]]
+    required = {name: st.just(value) for name, value in (("trial_key", KEY), ("attempt", 1)) if name in names}
     return st.lists(st.fixed_dictionaries(required, optional=optional), max_size=4)
 
 
@@ -136,6 +137,26 @@ def test_attempts_are_found_by_listing(tmp_path: Path) -> None:
         write_part(tmp_path, "attempts", attempt_part(key, attempt), [{"trial_key": key, "attempt": attempt}])
     (tmp_path / f"ledger/attempts/.{KEY}-11.parquet.1-1.tmp").write_bytes(b"unfinished")
     assert list_attempts(tmp_path, KEY) == [1, 2, 10]
+
+
+def test_attempts_rows_have_every_column_and_a_torn_one_takes_its_number(tmp_path: Path) -> None:
+    for attempt in (1, 2, 3):
+        write_part(tmp_path, "attempts", attempt_part(KEY, attempt), [{"trial_key": KEY, "attempt": attempt, "status": "lost"}])
+    first, torn, _ = (tmp_path / f"ledger/attempts/{attempt_part(KEY, attempt)}.parquet" for attempt in (1, 2, 3))
+    pq.write_table(pq.ParquetFile(first).read().drop_columns("run_id"), first)
+    torn.write_bytes(torn.read_bytes()[:-9])
+    rows = read_attempts(tmp_path, KEY)
+    assert [(row["attempt"], row["status"], row["run_id"]) for row in rows] == [
+        (1, "lost", None),
+        (2, None, None),
+        (3, "lost", None),
+    ]
+    assert all(set(row) == {column.name for column in TABLES["attempts"]} for row in rows)
+
+
+def test_a_table_without_trials_needs_no_trial_key(tmp_path: Path) -> None:
+    write_part(tmp_path, "runs", "run-1", [{"run_id": "run-1", "slots": 2}])
+    assert Ledger(tmp_path).sql("SELECT run_id, slots FROM runs").to_pylist() == [{"run_id": "run-1", "slots": 2}]
 
 
 def test_storage_takes_uris_home_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_every_published_number_names_its_section() -> None:
 
 
 def test_newest_grid_is_taken_and_a_missing_trainable_comes_from_the_newest_that_has_it(tmp_path: Path) -> None:
-    synthetic_ledger(tmp_path, sweep_id="grid-1")
+    synthetic_ledger(tmp_path)
     tuned = [plan_row("exbert:tuned", s, "shuffled", 0, "grid-2", START + timedelta(days=1)) for s in (0, 80)]
     write_part(tmp_path, "plans", "grid-2", tuned)
     search = plan_row("exbert", 80, "shuffled", 7, "search-1", START + timedelta(days=2))
@@ -110,7 +110,7 @@ def test_newest_grid_is_taken_and_a_missing_trainable_comes_from_the_newest_that
 
 
 def test_grid_over_other_data_is_not_mixed_in(tmp_path: Path) -> None:
-    synthetic_ledger(tmp_path, sweep_id="grid-1")
+    synthetic_ledger(tmp_path)
     row = plan_row("distilbert", 0, "shuffled", 9, "grid-2", START + timedelta(days=1))
     write_part(tmp_path, "plans", "grid-2", [{**row, "data_fingerprint": "e" * 64}])
     assert [trial.sweep_id for trial in load_grid(Ledger(tmp_path)).trials] == ["grid-2"]

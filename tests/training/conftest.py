@@ -1,11 +1,18 @@
-"""The embedded corpora, prepared once for all training tests."""
+"""The embedded corpora, prepared once for all training tests, and how these use the machine."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.embedded import ENCODER_PATH, corpora_in
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small are no faster on more, and far slower beside other work."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -10,52 +10,24 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from recovery_suite import RecoveryContract
+from trainable_case import TrainableCase
 
 from orchestrator.trial import Trial
 from trainables.config import QAConfig
 from trainables.contract import Report, TrialContext
 from trainables.data.spec import DataSpec
-from trainables.registry import settings_of, train_function
+from trainables.registry import settings_of
 
 
-class TrainableContract:
-    """Inherit it, name the trainable, and say how its model differs from the defaults and which values are out of range."""
-
-    trainable: str
-    model: dict[str, Any] = {}  # noqa: RUF012
-    out_of_range: list[tuple[str, Any]] = []  # noqa: RUF012
-
-    @pytest.fixture
-    def config(self) -> QAConfig:
-        return settings_of(self.trainable).config.model_validate(
-            {
-                "mixture": {"share": 60, "size": 40},
-                "model": self.model,
-                "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "max_length": 128, "stride": 32},
-                "evaluation": {"validation_examples": 10, "test_examples": 10},
-            }
-        )
-
-    @pytest.fixture
-    def context(self, data: DataSpec, prepared_dir: Path, tmp_path: Path) -> TrialContext:
-        return TrialContext(
-            seed=3,
-            data=data,
-            device="cpu",
-            num_threads=1,
-            checkpoint_dir=tmp_path / "checkpoints",
-            prepared_dir=prepared_dir,
-            checkpoint_seconds=0,
-        )
-
-    def reports(self, config: QAConfig, context: TrialContext) -> Iterator[Report]:
-        return train_function(self.trainable)(config, context)
+class BehaviourContract(TrainableCase):
+    """What comes out of a trial, and that all of its settings count."""
 
     def test_the_same_seed_gives_identical_reports(self, config: QAConfig, context: TrialContext, tmp_path: Path) -> None:
-        first = [without_path(report) for report in self.reports(config, context)]
+        first = list(self.reports(config, context))
         torch.rand(7)  # whatever ran before in the process
         again = replace(context, checkpoint_dir=tmp_path / "again")
-        assert [without_path(report) for report in self.reports(config, again)] == first
+        assert list(self.reports(config, again)) == first
 
     def test_another_seed_gives_other_reports(self, config: QAConfig, context: TrialContext, tmp_path: Path) -> None:
         first = next(self.reports(config, context))
@@ -81,29 +53,6 @@ class TrainableContract:
         assert {evaluation.split for report in earlier for evaluation in report.evaluations} == {"val"}
         assert [evaluation.domain for evaluation in last.evaluations if evaluation.split == "test"] == ["squad", "bioasq"]
         assert sorted(prediction.domain for prediction in last.predictions) == ["bioasq"] * 10 + ["squad"] * 10
-
-    @pytest.mark.parametrize("stop_after", [1, 2, 3])
-    def test_resuming_gives_bit_identical_further_reports(
-        self, config: QAConfig, context: TrialContext, tmp_path: Path, stop_after: int
-    ) -> None:
-        whole = [without_path(report) for report in self.reports(config, replace(context, checkpoint_dir=tmp_path / "whole"))]
-        interrupted = self.reports(config, context)
-        for _ in range(stop_after):
-            next(interrupted)
-        interrupted.close()
-        torch.rand(7)
-        assert [without_path(report) for report in self.reports(config, context)] == whole[stop_after:]
-
-    def test_closing_early_leaves_only_whole_files(self, config: QAConfig, context: TrialContext) -> None:
-        interrupted = self.reports(config, context)
-        report = next(interrupted)
-        interrupted.close()
-        assert [path.name for path in context.checkpoint_dir.iterdir()] == [f"step-{report.step:08d}.pt"]
-        torch.load(report.checkpoint, weights_only=False)
-
-    def test_a_finished_trial_keeps_its_final_weights_alone(self, config: QAConfig, context: TrialContext) -> None:
-        list(self.reports(config, context))
-        assert [path.name for path in context.checkpoint_dir.iterdir()] == ["final.pt"]
 
     def test_every_setting_enters_the_key(self, config: QAConfig, data: DataSpec) -> None:
         def key(changed: QAConfig) -> str:
@@ -133,9 +82,8 @@ class TrainableContract:
                 type(config).model_validate(values)
 
 
-def without_path(report: Report) -> Report:
-    """The report but for where its checkpoint lies."""
-    return replace(report, checkpoint=None)
+class TrainableContract(BehaviourContract, RecoveryContract):
+    """Inherit it, and fill in what `TrainableCase` asks for."""
 
 
 def outcome(reports: Iterator[Report]) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from transformers import DistilBertForQuestionAnswering, Trainer, TrainerCallbac
 
 from trainables.config import TrainingConfig
 from trainables.embedded import ENCODER_PATH
-from trainables.training.loop import make_optimizer, make_schedule, update
+from trainables.training.steps import make_optimizer, make_schedule, update
 
 NUM_STEPS = 20
 BATCH = 4
@@ -88,7 +88,8 @@ def losses_of_ours(settings: TrainingConfig) -> tuple[list[float], list[float]]:
         output = model(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
         losses.append(float(output.loss.detach()))
         rates.append(schedule.get_last_lr()[0])
-        update(output.loss, optimizer, schedule, settings.max_grad_norm)
+        output.loss.backward()
+        update(optimizer, schedule, settings.max_grad_norm)
     return losses, rates
 
 

@@ -12,6 +12,7 @@ class TestDistilbert(TrainableContract):
 class TestExbert(TrainableContract):
     trainable = "exbert"
     model = {"n_layers": 1, "num_experts": 4, "dropout_placement": "both"}  # noqa: RUF012
+    without_chance = {"dropout_placement": "none", "threshold": 1e-9, "router_z_loss_coef": 0.5, "balance_loss_coef": 0.5}  # noqa: RUF012
     out_of_range = [  # noqa: RUF012
         ("model.num_experts", 1),
         ("model.moe_dropout", 1.0),

@@ -129,6 +129,14 @@ class ExBertForQuestionAnswering(nn.Module):
         for name in ("aux_loss", "balance_loss", "router_z_loss"):
             output[name] = torch.stack([layer.losses[name] for layer in self.expert_layers]).sum()
         output.loss = output.qa_loss + output.aux_loss
+        output.token_means = self._token_means()
+
+    def _token_means(self) -> dict[str, torch.Tensor]:
+        """The router z-losses that are means over real tokens: weighted in the sums, bare by themselves."""
+        layers = [layer for layer in self.expert_layers if layer.moe.z_loss_over_real_tokens]
+        bare = [layer.losses["router_z_loss"] for layer in layers]
+        weighted = [z_loss * layer.moe.router_z_loss_coef for z_loss, layer in zip(bare, layers, strict=True)]
+        return {"loss": sum(weighted), "aux_loss": sum(weighted), "router_z_loss": sum(bare)} if layers else {}
 
 
 def _places(settings: ModelConfig, num_blocks: int) -> range:

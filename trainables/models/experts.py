@@ -118,6 +118,9 @@ def _balance_loss(
 class _CountedMoE(MoE):
     """An expert layer that is told which tokens are real and, in evaluation, counts where they go."""
 
+    z_loss_over_real_tokens: bool
+    """Whether the router z-loss is a mean over the batch's real tokens; otherwise padding counts, as many a window."""
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.token_mask_BT: torch.Tensor | None = None  # bool; set by the model before each pass
@@ -134,6 +137,8 @@ class _CountedMoE(MoE):
 
 class ExactMoE(_CountedMoE):
     """The package's layer with masked, deterministic routing and without empty expert slots."""
+
+    z_loss_over_real_tokens = True
 
     def forward(self, x: torch.Tensor, noise_gates: bool = False, noise_mult: float = 1.0) -> MixtureOfExpertsReturn:
         """`x` of shape (B, T, D); padding gives zeros. The noise arguments are the package's and not supported here."""
@@ -165,6 +170,8 @@ class ExactMoE(_CountedMoE):
 
 class LibraryMoE(_CountedMoE):
     """st-moe-pytorch 0.1.8 to the letter. Its tally counts both choices as wanted: a second one not drawn counts as dropped."""
+
+    z_loss_over_real_tokens = False
 
     def forward(self, x: torch.Tensor, noise_gates: bool = False, noise_mult: float = 1.0) -> MixtureOfExpertsReturn:
         """`x` of shape (B, T, D)."""

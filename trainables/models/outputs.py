@@ -15,7 +15,8 @@ __all__ = ["QuestionAnsweringOutput", "span_loss"]
 class QuestionAnsweringOutput(ModelOutput):
     """Logits and the loss with its parts. B = windows in the batch, T = tokens, D = width.
 
-    `loss` = `qa_loss` + `aux_loss`; the losses are scalars, and None where no positions were given.
+    `loss` = `qa_loss` + `aux_loss`; the losses are scalars, and None where no positions were given. They are means over
+    windows but for what `token_means` has.
     """
 
     loss: torch.Tensor | None = None
@@ -23,6 +24,7 @@ class QuestionAnsweringOutput(ModelOutput):
     aux_loss: torch.Tensor | None = None
     balance_loss: torch.Tensor | None = None
     router_z_loss: torch.Tensor | None = None
+    token_means: dict[str, torch.Tensor] | None = None  # the portion of each loss above that is a mean over real tokens
     start_logits: torch.Tensor | None = None  # (B, T)
     end_logits: torch.Tensor | None = None  # (B, T)
     hidden_states: tuple[torch.Tensor, ...] | None = None  # embeddings and each block: (B, T, D)

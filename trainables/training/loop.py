@@ -1,39 +1,27 @@
-"""Fine-tuning as a generator of reports, for every model that returns a `QuestionAnsweringOutput`-like loss.
-
-Recipe: AdamW, linear decay without warm-up, global-norm clipping, as `transformers.Trainer` does by default (papers: document
-A, section 1.2); bfloat16 autocast on GPU.
-"""
+"""Fine-tuning as a generator of reports, for every model that returns a `QuestionAnsweringOutput`-like loss."""
 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainables.config import QAConfig, TrainingConfig
-from trainables.contract import Report, TrialContext
+from trainables.config import QAConfig
+from trainables.contract import DivergedError, Interrupted, Report, TrialContext
 from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
+from trainables.training.generators import restore_generators, seed_everything, state_of_generators
+from trainables.training.steps import add_gradients, autocast, make_optimizer, make_schedule, update
 from trainables.training.task import Task, open_task
 
-__all__ = ["FineTuning", "autocast", "fine_tune", "make_optimizer", "make_schedule", "seed_everything", "update"]
-
-LOSSES = {
-    "train_qa_loss": "qa_loss",
-    "train_aux_loss": "aux_loss",
-    "balance_loss": "balance_loss",
-    "router_z_loss": "router_z_loss",
-}
-"""Metric of a report -> part of the model's output whose mean since the last report it is."""
+__all__ = ["FineTuning", "fine_tune"]
 
 
 def fine_tune(
@@ -43,53 +31,18 @@ def fine_tune(
 
     Yields `reports_per_epoch` reports an epoch; the last of each epoch has the validation scores, the very last the test
     scores and every test prediction. `build_model` may draw from torch's generator, which is seeded before.
+
+    Raises:
+        Interrupted: the context asked to stop, and a checkpoint of where the trial is lies in `context.checkpoint_dir`.
+        DivergedError: a loss or gradient is not finite.
+        DataError: rows that cannot be used, or fewer than the mixture needs.
     """
     torch.set_num_threads(context.num_threads)
     seed_everything(context.seed)
     run = FineTuning(config, context, metrics, build_model().to(context.device))
     run.restore()
     yield from run.reports()
-    checkpoints.save_final_weights(context.checkpoint_dir, run.model)
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds every generator that a training step may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (libraries draw from it; our own code does not)
-    torch.manual_seed(seed)
-
-
-def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; biases and normalisation gains, the parameters with one dimension, are not decayed."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """From the peak rate linearly to 0 after `total_steps`."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / max(1, total_steps)))
-
-
-def update(
-    loss: torch.Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, max_grad_norm: float
-) -> None:
-    """One optimiser step down `loss`: gradients, clipped to the global norm `max_grad_norm`, then weights and rate."""
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_grad_norm)
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def autocast(training: TrainingConfig, device: str) -> torch.autocast:
-    """bfloat16 where `precision` asks for it; `auto` does on a GPU."""
-    kind = torch.device(device).type
-    enabled = training.precision == "bfloat16" or (training.precision == "auto" and kind == "cuda")
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+    context.persist(partial(checkpoints.save_final_weights, context.checkpoint_dir, run.model))
 
 
 class FineTuning:
@@ -107,7 +60,9 @@ class FineTuning:
         self.step = 0
         self.samples_seen = 0
         self.last_rate = config.training.learning_rate
-        self.sums: defaultdict[str, float] = defaultdict(float)
+        self.sums: defaultdict[str, float] = defaultdict(float)  # of the losses since the last report, by metric
+        self.steps_since_report = 0
+        self.saved_step: int | None = None
         self.saved_at = time.monotonic()
 
     @property
@@ -116,18 +71,18 @@ class FineTuning:
         return self.steps_per_epoch * self.config.training.epochs
 
     def reports(self) -> Iterator[Report]:
-        """Trains to the end, yielding as it goes."""
-        since_report = 0
+        """Trains to the end, yielding as it goes. A report that is due comes before the question whether to stop."""
+        boundaries = self._boundaries()
+        batches_of = lru_cache(maxsize=1)(partial(self.task.batches, seed=self.context.seed))
         while self.step < self.total_steps:
+            if self.context.stop_requested():
+                self._save()
+                raise Interrupted(f"stopped as asked after {self.step} of {self.total_steps} steps; the checkpoint is complete")
             epoch, position = divmod(self.step, self.steps_per_epoch)
-            batches = self.task.batches(epoch=epoch, seed=self.context.seed)
-            boundaries = self._boundaries()
-            for batch in batches[position:]:
-                self._train_step(batch)
-                since_report += 1
-                if self.step % self.steps_per_epoch in boundaries:
-                    yield self._report(since_report)
-                    since_report = 0
+            self._train_step(batches_of(epoch=epoch)[position])
+            if self.step % self.steps_per_epoch in boundaries:
+                yield self._report()
+                self._save_if_due()
 
     def _boundaries(self) -> set[int]:
         """Steps within an epoch, modulo its length, after which to report; 0 is the epoch's end."""
@@ -137,22 +92,34 @@ class FineTuning:
     def _train_step(self, windows: np.ndarray) -> None:
         batch = self.task.tensors(windows, self.context.device)
         self.last_rate = self.schedule.get_last_lr()[0]
-        with autocast(self.config.training, self.context.device):
-            output = self.model.train()(**batch)
-        update(output.loss, self.optimizer, self.schedule, self.config.training.max_grad_norm)
+        precision = partial(autocast, self.config.training, self.context.device)
+        losses = add_gradients(self.model, batch, self.context.micro_batches, precision)
+        norm = update(self.optimizer, self.schedule, self.config.training.max_grad_norm)
         self.step += 1
+        self.steps_since_report += 1
         self.samples_seen += len(windows)
-        for name, part in LOSSES.items():
-            if name in self.metrics:
-                self.sums[name] += float(loss_part(output, part).detach())
+        values = {name: float(loss) for name, loss in losses.items()}  # waits for the GPU, once a step
+        self._check_finite({**values, "the gradient's norm": float(norm)})
+        for name in self.metrics:
+            if name in values:
+                self.sums[name] += values[name]
 
-    def _report(self, num_steps: int) -> Report:
-        means = {name: total / num_steps for name, total in self.sums.items()}
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                rate = self.config.training.learning_rate
+                raise DivergedError(
+                    f"{name} must be finite, got {value} at step {self.step} of {self.total_steps}; "
+                    f"try a learning_rate below {rate:g}"
+                )
+
+    def _report(self) -> Report:
+        means = {name: total / self.steps_since_report for name, total in self.sums.items()}
         self.sums.clear()
+        self.steps_since_report = 0
         epoch_ended = self.step % self.steps_per_epoch == 0
-        finished = self.step == self.total_steps
         validated = self._evaluate("val") if epoch_ended else []
-        tested = self._evaluate("test") if finished else []
+        tested = self._evaluate("test") if self.step == self.total_steps else []
         val_qa_loss = mixture_loss([part.evaluation for part in validated], self.config.mixture.share) if validated else None
         values = {**means, "val_qa_loss": val_qa_loss, "learning_rate": self.last_rate}
         measured = validated + tested
@@ -164,51 +131,55 @@ class FineTuning:
             evaluations=tuple(part.evaluation for part in measured),
             expert_loads=tuple(load for part in measured for load in part.expert_loads),
             predictions=tuple(prediction for part in tested for prediction in part.predictions),
-            checkpoint=self._checkpoint(finished),
             params_total=sum(p.numel() for p in self.model.parameters()),
             params_trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         )
 
     def _evaluate(self, split: Literal["val", "test"]) -> list[Measured]:
         """Scores every domain's split, without moving the generators: training is the same whatever is evaluated."""
-        generators = checkpoints.state_of_generators(self.context.device)
+        generators = state_of_generators(self.context.device)
         precision = partial(autocast, self.config.training, self.context.device)
         measured = [
             evaluate(self.model, self.task, held_out, self.context.device, precision) for held_out in self.task.of_split(split)
         ]
-        checkpoints.restore_generators(generators, self.context.device)
+        restore_generators(generators, self.context.device)
+        self._check_finite({f"{split}_qa_loss of {part.evaluation.domain}": part.evaluation.qa_loss for part in measured})
         return measured
 
-    def _checkpoint(self, finished: bool) -> Path | None:
-        now = time.monotonic()
-        if finished or now - self.saved_at < self.context.checkpoint_seconds:
-            return None
-        self.saved_at = now
-        return checkpoints.save(self.context.checkpoint_dir, self.step, self._state())
+    def _save_if_due(self) -> None:
+        """After the last report only the final weights are left to write."""
+        due = time.monotonic() - self.saved_at >= self.context.checkpoint_seconds
+        if due and self.step < self.total_steps:
+            self._save()
+
+    def _save(self) -> None:
+        """Writes the checkpoint of this step, unless it is there: nothing happens between a step's report and the next step."""
+        if self.saved_step != self.step:
+            self.context.persist(partial(checkpoints.save, self.context.checkpoint_dir, self.step, self._state()))
+            self.saved_step, self.saved_at = self.step, time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generators": checkpoints.state_of_generators(self.context.device),
+            "generators": state_of_generators(self.context.device),
             "step": self.step,
             "samples_seen": self.samples_seen,
+            "sums": dict(self.sums),
+            "steps_since_report": self.steps_since_report,
         }
 
     def restore(self) -> None:
-        """Goes on from the newest checkpoint, if there is one. Checkpoints are made at reports, so no loss sums are pending."""
-        state = checkpoints.load_newest(self.context.checkpoint_dir, self.context.device)
+        """Goes on from the newest checkpoint, if there is one."""
+        state = checkpoints.load_newest(self.context.checkpoint_dir, self.context.device, self.context.warn)
         if state is None:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
-        checkpoints.restore_generators(state["generators"], self.context.device)
-
-
-def loss_part(output: Any, part: str) -> torch.Tensor:
-    """A part of the loss; models without auxiliary losses have only `loss`."""
-    value: torch.Tensor = output.loss if part == "qa_loss" and not hasattr(output, "qa_loss") else getattr(output, part)
-    return value
+        self.sums.update(state["sums"])
+        self.steps_since_report = state["steps_since_report"]
+        self.saved_step = self.step
+        restore_generators(state["generators"], self.context.device)

@@ -1,0 +1,70 @@
+"""Sweep-wide clean-up of checkpoints: what is live or resumable stays, and of the completed trials what was asked for."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.lease import holder_of
+from orchestrator.plan import Plan
+from orchestrator.record import LedgerWriter
+from orchestrator.worker import trial_lease
+from results.ledger import Ledger
+from results.parts import attempt_part, read_attempts
+
+__all__ = ["DiskUse", "disk_use", "tidy_checkpoints"]
+
+_COMPLETED = """
+    SELECT trials.trial_key, arg_max(val_qa_loss, step) AS loss
+    FROM trials LEFT JOIN reports ON trials.trial_key = reports.trial_key AND val_qa_loss IS NOT NULL
+    WHERE status = 'completed' GROUP BY 1 ORDER BY loss NULLS LAST, 1
+"""
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What lies in the storage, bytes."""
+
+    checkpoints: int
+    free: int
+
+
+def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
+    """Removes the final weights of the plan's completed trials that `recovery.keep_checkpoints` does not ask for.
+
+    Weights that other trials of the ledger need as parents stay. Returns the keys of the trials whose weights went.
+    """
+    recovery = plan.preset.recovery
+    if recovery.keep_checkpoints == "all":
+        return []
+    ours = {trial.key for trial in plan.trials}
+    ledger = Ledger(storage)
+    ranked = [row["trial_key"] for row in ledger.sql(_COMPLETED).to_pylist() if row["trial_key"] in ours]
+    kept = set(ranked[: recovery.num_best] if recovery.keep_checkpoints == "best" else ())
+    parents = ledger.sql("SELECT DISTINCT unnest(parent_keys) AS trial_key FROM plans").to_pylist()
+    kept |= {row["trial_key"] for row in parents}
+    removed = []
+    for trial_key in ranked:
+        folder = storage / "checkpoints" / trial_key
+        if trial_key not in kept and folder.exists() and not holder_of(trial_lease(storage, trial_key), time.time()):
+            _forget(trial_key, storage)
+            shutil.rmtree(folder)
+            removed.append(trial_key)
+    return removed
+
+
+def _forget(trial_key: str, storage: Path) -> None:
+    """The ledger no longer names the weights; before they go, so that it never names what is not there."""
+    writer = LedgerWriter(storage, 0, lambda _: None)
+    for row in read_attempts(storage, trial_key):
+        if row["status"] is None:  # its part cannot be read
+            continue
+        writer.write("attempts", attempt_part(trial_key, row["attempt"]), [{**row, "checkpoint": None}])
+
+
+def disk_use(storage: Path) -> DiskUse:
+    """How much checkpoints take, and how much is free."""
+    files = (path.stat().st_size for path in (storage / "checkpoints").rglob("*") if path.is_file())
+    return DiskUse(sum(files), shutil.disk_usage(storage).free)

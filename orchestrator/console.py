@@ -1,0 +1,130 @@
+"""What the command line says: plans, costs, standings, and how a run ended. Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.checkpoints import disk_use
+from orchestrator.estimate import Estimate, estimate
+from orchestrator.frozen import sweep_dir
+from orchestrator.lease import holder_of
+from orchestrator.plan import Plan
+from orchestrator.progress import duration
+from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
+from orchestrator.standing import Standing, statuses, unfinished
+from orchestrator.trial import Trial
+
+__all__ = ["TALK", "conclude", "cost_line", "count_statuses", "describe_counts", "resume_command", "say", "show_plan"]
+
+TALK = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """One line to the person at the terminal."""
+    TALK.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def resume_command(plan: Plan, storage: Path) -> str:
+    """The command that goes on with a sweep."""
+    return f"python -m orchestrator.run resume {plan.sweep_id} --storage {storage}"
+
+
+def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
+    """Says how a run ended: what is done, which errors there were, each once, and what to do next."""
+    done = outcome.already_done + len(outcome.completed)
+    failed = len(outcome.failed)
+    say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {failed} failed")
+    _say_errors(plan, storage, outcome)
+    if outcome.stop_reason:
+        say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger. Go on with:")
+        larger = " and a larger limit" if outcome.stop_reason.startswith("budget") else ""
+        say(f"  {resume_command(plan, storage)}{larger}")
+    if outcome.failed_before:
+        say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
+    if outcome.failed_before or failed:
+        say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
+
+
+def _say_errors(plan: Plan, storage: Path, outcome: Outcome) -> None:
+    """Errors by signature; the traceback that stopped a sweep is shown, the others are in the ledger."""
+    groups: defaultdict[str, list[tuple[str, Failure]]] = defaultdict(list)
+    for key, failure in outcome.failed.items():
+        groups[failure.signature].append((key, failure))
+    names = {trial.key: trial.summary for trial in plan.trials}
+    for group in sorted(groups.values(), key=len, reverse=True):
+        key, failure = group[0]
+        what = f"{failure.failure_class}: {last_line(failure.error)}"
+        say(f"  {len(group)} x {what}  (signature {failure.signature}, first: {key} {names[key]})")
+    if (outcome.stop_reason or "").startswith(SAME_ERROR) and groups:
+        say(max(groups.values(), key=len)[0][1].error.rstrip())
+    elif groups:
+        query = "SELECT trial_key, error FROM trials WHERE error IS NOT NULL"
+        say(f'tracebacks: python -m results sql "{query}" --storage {storage}')
+
+
+def show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
+    """The trials of a plan, how each stands, and what the rest will cost."""
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    todo = unfinished(plan, known)
+    planned = Standing("planned")
+    rows = [
+        {
+            "key": trial.key,
+            "trial": trial.summary,
+            "epochs": trial.config.training.epochs,
+            "status": known.get(trial.key, planned).status,
+        }
+        for trial in plan.trials
+    ]
+    cost = estimate(todo, storage, plan.preset.resources)
+    if as_json:
+        seconds = None if cost.unknown else cost.wall_seconds
+        print(json.dumps({"sweep_id": plan.sweep_id, "to_run": len(todo), "estimated_seconds": seconds, "trials": rows}))
+        return
+    table = Table("key", "trial", "epochs", "status", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+    say(cost_line(plan, todo, cost))
+
+
+def cost_line(plan: Plan, todo: list[Trial], cost: Estimate) -> str:
+    """What is done, what is to run, and how long that will take."""
+    head = f"sweep {plan.sweep_id}: {len(plan.trials) - len(todo)} done, {len(todo)} to run"
+    if not todo:
+        return head
+    if cost.unknown == len(todo):
+        return f"{head}; time unknown: the ledger has no completed trial of this kind yet"
+    partly = f" for {len(todo) - cost.unknown} of them, the others unknown" if cost.unknown else ""
+    where = f"as past trials on {', '.join(cost.devices)}"
+    return f"{head}, about {duration(cost.wall_seconds)} at {cost.slots} at a time{partly} ({where})"
+
+
+def count_statuses(plan: Plan, storage: Path) -> dict[str, int]:
+    """How many trials of the plan have which status."""
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    planned = Standing("planned")
+    found = [known.get(trial.key, planned).status for trial in plan.trials]
+    if holder_of(sweep_dir(storage, plan.sweep_id) / "driver", time.time()) is None:  # without a driver nothing runs
+        found = ["lost" if status == "running" else status for status in found]
+    return dict(Counter(found))
+
+
+def describe_counts(counts: dict[str, dict[str, int]], storage: Path) -> list[str]:
+    """One line for each sweep, and what the storage holds."""
+    lines = [
+        f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items()))
+        for sweep_id, by_status in counts.items()
+    ]
+    use = disk_use(storage)
+    return [*lines, f"checkpoints {_gigabytes(use.checkpoints)}, free {_gigabytes(use.free)}"]
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"

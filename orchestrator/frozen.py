@@ -1,0 +1,86 @@
+"""Frozen plans: what a sweep is, written once, so that it can be resumed on any machine with the same storage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from orchestrator.errors import SweepError
+from orchestrator.plan import Plan
+from orchestrator.preset import Preset
+from orchestrator.record import record_plan
+from orchestrator.trial import Trial
+from trainables.data.sources import data_fingerprint
+from trainables.registry import settings_of
+
+__all__ = ["check_current", "load_plan", "sweep_dir", "sweep_ids", "write_plan"]
+
+
+def sweep_dir(storage: Path, sweep_id: str) -> Path:
+    """The folder of a sweep's own files."""
+    return storage / "sweeps" / sweep_id
+
+
+def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
+    """Freezes the plan in `sweep.json`, once, and puts its trials into the ledger. A file that cannot be read is replaced."""
+    path = sweep_dir(storage, plan.sweep_id) / "sweep.json"
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        load_plan(storage, plan.sweep_id)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frozen = {
+        "sweep_id": plan.sweep_id,
+        "kind": plan.kind,
+        "planned_at": planned_at.isoformat(),
+        "preset": plan.preset.model_dump(mode="json"),
+        "trials": [trial.to_json() for trial in plan.trials],
+    }
+    record_plan(storage, plan, planned_at)
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(frozen, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def load_plan(storage: Path, sweep_id: str) -> Plan:
+    """The plan that `write_plan` froze.
+
+    Raises:
+        FileNotFoundError: there is no such sweep.
+        ValueError: another version of the program wrote it.
+    """
+    frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read_text(encoding="utf-8"))
+    trials = tuple(Trial.from_json(trial) for trial in frozen["trials"])
+    return Plan(kind=frozen["kind"], preset=Preset.model_validate(frozen["preset"]), trials=trials)
+
+
+def check_current(plan: Plan) -> None:
+    """Makes sure that a frozen plan would still run what its keys say.
+
+    Raises:
+        SweepError: a trainable's version or the content of the data is another than when it was planned.
+    """
+    locations = {trial.data.model_dump_json(): trial.data for trial in plan.trials}
+    fingerprints = {location: data_fingerprint(data) for location, data in locations.items()}
+    for trial in plan.trials:
+        version = settings_of(trial.trainable).version
+        if version != trial.version:
+            raise SweepError(
+                f"{plan.sweep_id} was planned with {trial.trainable} version {trial.version}, and this is version {version}; "
+                "plan it anew with `grid`: what is still valid is not run again"
+            )
+        if fingerprints[trial.data.model_dump_json()] != trial.data_fingerprint:
+            raise SweepError(
+                f"the data of {plan.sweep_id} has changed since it was planned; put it back, or plan anew with `grid`"
+            )
+
+
+def sweep_ids(storage: Path) -> list[str]:
+    """All sweeps of the storage, the newest first."""
+    paths = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in paths]

@@ -1,0 +1,252 @@
+"""Leases: who may run a sweep or a trial, kept as files in the storage and renewed by a heartbeat.
+
+    <name>.lease.<generation>
+
+The highest generation is the lease. It is taken by linking a complete file to a name that must not exist yet, which one process
+alone can do, and released by removing it. A lease has expired when its file has not changed for `EXPIRES_SECONDS` of the
+*observer's* monotonic clock, or at once when its holder was a process of this machine that is gone: no two clocks are ever
+compared. Whoever takes over makes the next generation, by which the former holder knows that it has lost the lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from orchestrator.errors import LeaseLostError
+
+__all__ = ["BEAT_SECONDS", "EXPIRES_SECONDS", "Holder", "Lease", "holder_of", "take_lease"]
+
+BEAT_SECONDS = 5.0
+EXPIRES_SECONDS = 30.0
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, as the file says."""
+
+    token: str  # of this taking of the lease
+    host: str
+    machine: str  # host, boot and process namespace: where a process id means something
+    pid: int
+    process_started: float  # tells a process from a later one with the same id
+    since: str  # ISO time
+    beat: int = 0
+    note: str = ""  # what the holder wants known, such as what it waits for
+
+    @property
+    def described(self) -> str:
+        """The holder in words."""
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+    @property
+    def is_gone(self) -> bool:
+        """True when the holder was a process of this machine that has ended; False also where that cannot be known."""
+        if self.machine != _machine():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return ended or abs(process.create_time() - self.process_started) > 1
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+    def end(self) -> bool:
+        """Kills the holder's process where it is one of this machine; returns whether it was."""
+        if self.machine != _machine() or self.is_gone:
+            return False
+        os.kill(self.pid, signal.SIGKILL)
+        return True
+
+
+class Lease:
+    """A lease that this process holds. A thread renews it; `check` tells whether it is still ours."""
+
+    def __init__(self, path: Path, generation: int, holder: Holder) -> None:
+        self._path = path
+        self._generation = generation
+        self._holder = holder
+        self._released = threading.Event()
+        self._lock = threading.Lock()
+        self._beater = threading.Thread(target=self._beat_on, name=f"lease of {path.name}", daemon=True)
+        self._beater.start()
+
+    def check(self) -> None:
+        """Raises LeaseLostError when another process has taken the lease over."""
+        try:
+            newest = max(_generations(self._path), default=None)
+        except OSError:  # the storage is away; nobody can have taken it over
+            return
+        if newest != self._generation:
+            raise LeaseLostError(f"{self._path.name} was taken over by another process; this one stops")
+
+    def say(self, note: str) -> None:
+        """Lets others know what the holder waits for; empty when it waits no more. A storage that fails is no error."""
+        self._renew(note)
+
+    def release(self) -> None:
+        """Gives the lease back."""
+        self._released.set()
+        self._beater.join()
+        with contextlib.suppress(OSError):
+            _file(self._path, self._generation).unlink(missing_ok=True)
+
+    def _beat_on(self) -> None:
+        while not self._released.wait(BEAT_SECONDS):
+            self._renew(self._holder.note)
+
+    def _renew(self, note: str) -> None:
+        with self._lock:
+            self._holder = replace(self._holder, beat=self._holder.beat + 1, note=note)
+            with contextlib.suppress(OSError, LeaseLostError):
+                self.check()
+                _replace(_file(self._path, self._generation), self._holder)
+
+
+def take_lease(
+    path: Path, *, wait: Callable[[], bool], on_unknown: Callable[[Holder], None] = lambda _: None
+) -> Lease | Holder:
+    """Takes the lease at `path`, a name without suffix; returns its holder where that is alive and `wait()` is false.
+
+    `on_unknown` hears once of a holder on another machine, whose heartbeat has to be watched first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    watch = _Watch(time.monotonic)
+    told = False
+    while True:
+        generation = _newest(path)
+        holder = None if generation is None else _read(_file(path, generation))
+        if generation is not None and holder is None:
+            continue  # released between the two looks
+        verdict = "free" if holder is None else watch.look(holder)
+        if verdict == "free":
+            lease = _take(path, (generation or 0) + 1)
+            if lease is not None:
+                return lease
+            continue
+        assert holder is not None
+        if verdict == "alive" and not wait():
+            return holder
+        if verdict == "unknown" and not told:
+            told = True
+            on_unknown(holder)
+        time.sleep(_POLL_SECONDS)
+
+
+def holder_of(path: Path, now: float) -> Holder | None:
+    """Who seems to hold the lease at `path`, without waiting; `now` is the wall clock, trusted only across machines."""
+    generation = _newest(path)
+    file = _file(path, generation or 0)
+    holder = _read(file)
+    if holder is None or holder.is_gone:
+        return None
+    try:
+        is_fresh = holder.machine == _machine() or now - file.stat().st_mtime < EXPIRES_SECONDS
+    except FileNotFoundError:
+        return None
+    return holder if is_fresh else None
+
+
+class _Watch:
+    """Judges a holder by its heartbeat, on our own clock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: Holder | None = None
+        self._changed_at = 0.0
+
+    def look(self, holder: Holder) -> Literal["free", "alive", "unknown"]:
+        if holder.is_gone:
+            return "free"
+        is_new = self._seen is None or self._seen.token != holder.token
+        has_beaten = not is_new and self._seen != holder
+        if is_new or has_beaten:
+            self._seen, self._changed_at = holder, self._clock()
+        if self._clock() - self._changed_at > EXPIRES_SECONDS:
+            return "free"
+        return "alive" if has_beaten or holder.machine == _machine() else "unknown"
+
+
+def _take(path: Path, generation: int) -> Lease | None:
+    """The lease of that generation, unless another process was faster."""
+    process = psutil.Process()
+    holder = Holder(
+        token=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=process.pid,
+        process_started=process.create_time(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    complete = path.with_name(f".{path.name}.{holder.token}.tmp")
+    complete.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+    try:
+        os.link(complete, _file(path, generation))
+    except FileExistsError:
+        return None
+    finally:
+        complete.unlink(missing_ok=True)
+    if _newest(path) != generation:  # we looked before another took a later one
+        _file(path, generation).unlink(missing_ok=True)
+        return None
+    for older in _generations(path):
+        if older < generation:
+            _file(path, older).unlink(missing_ok=True)
+    return Lease(path, generation, holder)
+
+
+def _replace(file: Path, holder: Holder) -> None:
+    unfinished = file.with_name(f".{file.name}.{holder.token}.tmp")
+    unfinished.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+    os.replace(unfinished, file)
+
+
+def _file(path: Path, generation: int) -> Path:
+    return path.with_name(f"{path.name}.lease.{generation}")
+
+
+def _generations(path: Path) -> list[int]:
+    prefix = f"{path.name}.lease."
+    names = (file.name.removeprefix(prefix) for file in path.parent.iterdir() if file.name.startswith(prefix))
+    return [int(number) for number in names if number.isdecimal()]
+
+
+def _newest(path: Path) -> int | None:
+    try:
+        return max(_generations(path), default=None)
+    except FileNotFoundError:
+        return None
+
+
+def _read(file: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+@cache
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        boot, namespace = str(psutil.boot_time()), ""
+    return f"{socket.gethostname()}/{boot}/{namespace}"

@@ -1,0 +1,229 @@
+"""The driver's ear: what a backend tells becomes events in the ledger, and decisions by the policies of `failures`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from orchestrator.budget import Budget
+from orchestrator.failures import FREE, Decision, FailureClass, class_of_death, decide, signature_of
+from orchestrator.record import EventLog, LedgerWriter, close_attempt
+from orchestrator.stop import PREEMPTED, StopFile
+from orchestrator.trial import Trial
+from orchestrator.worker import Ended, RunSettings
+from results.parts import read_attempts
+
+__all__ = ["INTERRUPTED", "SAME_ERROR", "Failure", "Outcome", "Recorder", "Running", "Watcher", "last_line"]
+
+INTERRUPTED = "interrupted"
+SAME_ERROR = "same error"
+
+
+class Watcher(Protocol):
+    """Shows a person what happens."""
+
+    def say(self, line: str) -> None: ...
+    def started(self, trial_key: str) -> None: ...
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> None: ...
+    def retrying(self, trial_key: str, what: str) -> None: ...
+    def ended(self, trial_key: str, status: str, what: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has failed for good."""
+
+    failure_class: str
+    signature: str
+    error_type: str
+    error: str
+
+
+@dataclass
+class Outcome:
+    """How a sweep's trials stand when its driver is done."""
+
+    planned: int
+    already_done: int
+    completed: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)  # by trial key
+    failed_before: list[str] = field(default_factory=list)  # not run again: that takes `retry`
+    stop_reason: str | None = None  # of the whole run
+
+
+@dataclass
+class Running:
+    """A trial that a worker holds: when it began and when it was last heard of, monotonic seconds."""
+
+    began: float
+    heard: float
+
+
+class Recorder:
+    """Listens to a backend for one run."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        writer: LedgerWriter,
+        events: EventLog,
+        stop: StopFile,
+        budget: Budget,
+        watcher: Watcher,
+        outcome: Outcome,
+    ) -> None:
+        self.running: dict[str, Running] = {}
+        self.overdue: set[str] = set()  # killed because they no longer reported
+        self.gpu_seconds = 0.0  # of ended attempts of this run
+        self.settings = settings
+        self._writer = writer
+        self._events = events
+        self.stop = stop
+        self.budget = budget
+        self._watcher = watcher
+        self._outcome = outcome
+        self._ended: set[str] = set()
+
+    def started(self, trial_key: str) -> None:
+        if self.stop.reason is not None or trial_key in self._ended:  # the worker that gets it now gives it back at once
+            return
+        now = time.monotonic()
+        self.running[trial_key] = Running(now, now)
+        self._events.add(trial_key, "running")
+        self._watcher.started(trial_key)
+
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
+        if trial_key in self.running:
+            self.running[trial_key].heard = time.monotonic()
+        self._watcher.reported(trial_key, shown)
+        goal = self.budget.stop_at
+        if goal is not None and goal.is_reached(shown):
+            self.stop.request(self.budget.goal)
+
+    def ended(self, trial_key: str, how: Ended) -> None:
+        was_running = trial_key in self.running
+        self._release(trial_key)
+        if trial_key in self._ended:  # a trial that was given up ends once more when its next worker sees that
+            return
+        if how.status == "gave_up":
+            self._give_up(trial_key, read_attempts(self.settings.storage, trial_key), how.reason)
+        elif how.status == "completed":
+            self._outcome.completed.append(trial_key)
+            self._end(trial_key, "completed")
+        elif how.status == "stopped":
+            self._outcome.stopped.append(trial_key)
+            self._end(trial_key, "stopped", reason=how.reason, shown=how.reason)
+        elif was_running:  # the stop came between its start and its first look
+            self._end(trial_key, "planned", reason=how.reason)
+
+    def errored(self, trial_key: str, error_type: str, error: str) -> bool:
+        held, overdue = self._release(trial_key), trial_key in self.overdue
+        self.overdue.discard(trial_key)
+        rows = read_attempts(self.settings.storage, trial_key)
+        newest = rows[-1] if rows and rows[-1]["run_id"] == self.settings.run_id else None
+        if newest is not None and newest["status"] == "running":
+            rows[-1] = newest = self._close(newest, held, overdue, error_type, error)
+        if newest is None:  # its worker ended before it claimed the attempt, or another process took it over
+            self._events.add(trial_key, "lost", reason="retrying", error_type=error_type, error=error)
+            self._watcher.retrying(trial_key, f"{error_type}: {last_line(error)}")
+            return True
+        decision = self._decision(trial_key, rows)
+        if not decision.go_on:
+            self._give_up(trial_key, rows, decision.why)
+            return False
+        lost = newest["failure_class"] in FREE
+        self._events.add(
+            trial_key,
+            "lost" if lost else "planned",
+            attempt=newest["attempt"],
+            reason=PREEMPTED if newest["failure_class"] == PREEMPTED else "retrying",
+            **_told(newest),
+        )
+        self._watcher.retrying(trial_key, _what_happened(newest, decision))
+        return True
+
+    def lose_running(self, reason: str) -> None:
+        """Marks what is running as lost: its workers end with the driver."""
+        for trial_key in sorted(self.running):
+            self._events.add(trial_key, "lost", reason=reason)
+        self.running.clear()
+
+    def _release(self, trial_key: str) -> float:
+        """For how long the trial held its slot, seconds."""
+        running = self.running.pop(trial_key, None)
+        seconds = 0.0 if running is None else time.monotonic() - running.began
+        self.gpu_seconds += seconds * self.settings.gpus
+        return seconds
+
+    def _close(self, row: dict[str, Any], held: float, overdue: bool, error_type: str, error: str) -> dict[str, Any]:
+        """The attempt's worker is gone without having said why."""
+        if overdue:
+            error_type = "TrialTimeoutError"
+            error = (
+                f"no report for {self.settings.recovery.timeout_seconds:g} s (recovery.timeout_seconds); the worker was ended"
+            )
+        failure_class = FailureClass.timeout if overdue else class_of_death(error_type)
+        return close_attempt(
+            self._writer,
+            row,
+            held=(held, self.settings.gpus),
+            status="failed" if failure_class not in FREE else "lost",
+            failure_class=failure_class.value,
+            error_type=error_type,
+            error=error,
+            error_signature=signature_of(error_type, error),
+            finished_at=datetime.now(UTC),
+        )
+
+    def _decision(self, trial_key: str, rows: list[dict[str, Any]]) -> Decision:
+        forgiven = self.settings.forgiven.get(trial_key, 1)
+        return decide(rows, self.settings.recovery.max_retries, self.settings.run_id, forgiven)
+
+    def _give_up(self, trial_key: str, rows: list[dict[str, Any]], why: str) -> None:
+        row = next(row for row in reversed(rows) if row["failure_class"])
+        failure = Failure(row["failure_class"], row["error_signature"] or "", row["error_type"] or "", row["error"] or why)
+        self._outcome.failed[trial_key] = failure
+        status = "lost" if row["failure_class"] in FREE else "failed"
+        shown = f"{failure.failure_class}: {failure.error_type}: {last_line(failure.error)} ({why})"
+        self._end(trial_key, status, attempt=row["attempt"], reason=why, shown=shown, **_told(row))
+        same = sum(other.signature == failure.signature for other in self._outcome.failed.values())
+        if same >= self.settings.recovery.max_same_failures:
+            self.stop.request(f"{SAME_ERROR} ({same} trials failed with {failure.error_type}, signature {failure.signature})")
+
+    def _end(
+        self,
+        trial_key: str,
+        status: str,
+        *,
+        attempt: int | None = None,
+        reason: str | None = None,
+        shown: str = "",
+        **told: Any,
+    ) -> None:
+        self._ended.add(trial_key)
+        self._events.add(trial_key, status, attempt=attempt, reason=reason, **told)
+        self._watcher.ended(trial_key, status, shown)
+
+    def left(self, trials: list[Trial]) -> list[Trial]:
+        """Those of `trials` that have not ended."""
+        return [trial for trial in trials if trial.key not in self._ended]
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("failure_class", "error_type", "error")}
+
+
+def _what_happened(row: dict[str, Any], decision: Decision) -> str:
+    if row["failure_class"] == FailureClass.lost:
+        what = "its worker died"
+    else:
+        what = f"{row['failure_class']}: {row['error_type']}: {last_line(row['error'] or '')}"
+    return what + (" (half the batch at a time)" if decision.micro_batches > 1 else "")
+
+
+def last_line(error: str) -> str:
+    """A traceback's message."""
+    return (error.strip().splitlines() or [""])[-1]

@@ -1,0 +1,110 @@
+"""How trials stand, by the ledger alone, and what that leaves to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from orchestrator.lease import holder_of
+from orchestrator.plan import Plan
+from orchestrator.record import EventLog, LedgerWriter, close_attempt
+from orchestrator.trial import Trial
+from orchestrator.worker import trial_lease
+from results.ledger import Ledger
+
+__all__ = ["Standing", "forgiven", "mark_lost", "newest_event", "remaining", "statuses", "superseded", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial's status and why it has it."""
+
+    status: str
+    reason: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Completed, or stopped for good by a scheduler; a trial stopped by a budget goes on with a larger one."""
+        return self.status == "completed" or (self.status == "stopped" and (self.reason or "").startswith("asha"))
+
+    @property
+    def is_failed(self) -> bool:
+        """Failed for good: only `retry` runs it again."""
+        return self.status == "failed"
+
+
+def statuses(storage: Path, keys: Iterable[str]) -> dict[str, Standing]:
+    """How each trial stands that the ledger knows."""
+    table = Ledger(storage).sql("SELECT trial_key, status, stop_reason FROM trials")
+    wanted = set(keys)
+    return {
+        row["trial_key"]: Standing(row["status"], row["stop_reason"]) for row in table.to_pylist() if row["trial_key"] in wanted
+    }
+
+
+def remaining(plan: Plan, storage: Path) -> list[Trial]:
+    """The trials that are still to run, in the plan's order."""
+    return unfinished(plan, statuses(storage, (trial.key for trial in plan.trials)))
+
+
+def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] = ()) -> list[Trial]:
+    """The trials that are neither done nor failed, and those of the failed that `retry` names, in the plan's order."""
+    again = set(retry)
+    fresh = Standing("planned")
+    standing = [(trial, known.get(trial.key, fresh)) for trial in plan.trials]
+    return [trial for trial, how in standing if not how.is_done and (not how.is_failed or trial.key in again)]
+
+
+def forgiven(storage: Path, keys: Iterable[str]) -> dict[str, int]:
+    """For each trial to retry, the attempt from which failures count again."""
+    rows = Ledger(storage).sql("SELECT trial_key, max(attempt) + 1 AS next FROM attempts GROUP BY 1").to_pylist()
+    wanted = set(keys)
+    return {row["trial_key"]: row["next"] for row in rows if row["trial_key"] in wanted}
+
+
+def newest_event(storage: Path) -> datetime | None:
+    """When the newest event of the ledger happened."""
+    [row] = Ledger(storage).sql("SELECT max(happened_at) AS newest FROM events").to_pylist()
+    newest: datetime | None = row["newest"]
+    return newest
+
+
+_CALLED_RUNNING = """
+    SELECT attempts.*, epoch(runs.updated_at - attempts.started_at) AS seconds, runs.gpus_per_trial AS gpus
+    FROM attempts LEFT JOIN runs USING (run_id) WHERE attempts.status = 'running'
+"""
+
+
+def mark_lost(plan: Plan, storage: Path, writer: LedgerWriter, events: EventLog) -> None:
+    """Closes what is still called running although nobody runs it: their driver has ended, for we hold its lease."""
+    ledger = Ledger(storage)
+    keys = {trial.key for trial in plan.trials}
+    live = {key for key in keys if holder_of(trial_lease(storage, key), time.time())}  # another sweep has it in common
+    for row in ledger.sql("SELECT trial_key, attempts FROM trials WHERE status = 'running'").to_pylist():
+        if row["trial_key"] in keys - live:
+            events.add(row["trial_key"], "lost", attempt=row["attempts"], reason="its driver ended")
+    for row in ledger.sql(_CALLED_RUNNING).to_pylist():
+        if row["trial_key"] in keys - live:
+            seconds, gpus = row.pop("seconds"), row.pop("gpus")
+            held = None if seconds is None else (max(0.0, seconds) + (row["startup_seconds"] or 0.0), gpus or 0.0)
+            close_attempt(writer, row, held=held)
+
+
+def superseded(plan: Plan, storage: Path) -> dict[str, tuple[int, int]]:
+    """Trainables of the plan whose version is newer than that of equal trials in the ledger: old version, trials."""
+    wanted = {(trial.trainable, trial.version) for trial in plan.trials}
+    rows = Ledger(storage).sql(
+        """
+        SELECT architecture, trainable_version AS version, count(DISTINCT trial_key) AS trials
+        FROM trials WHERE status = 'completed' GROUP BY ALL
+        """
+    )
+    return {
+        row["architecture"]: (row["version"], row["trials"])
+        for row in rows.to_pylist()
+        for name, version in wanted
+        if row["architecture"] == name and row["version"] < version
+    }

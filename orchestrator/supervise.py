@@ -1,0 +1,108 @@
+"""What the driver looks after once a second, beside the backend: budget, lease, trials that hang, a storage in trouble."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from orchestrator.backend import Backend
+from orchestrator.budget import Spent
+from orchestrator.errors import LeaseLostError
+from orchestrator.lease import Lease, holder_of
+from orchestrator.record import RunLog
+from orchestrator.recorder import Recorder
+from orchestrator.worker import trial_lease
+
+__all__ = ["TAKEN_OVER", "Supervisor"]
+
+TAKEN_OVER = "taken over by another driver"
+_TICK_SECONDS = 1.0
+_TICKS_PER_BEAT = 5
+
+
+class Supervisor:
+    """A thread for as long as the context is open; it only asks to stop, kills what hangs, and speaks."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        backend: Backend,
+        *,
+        lease: Lease,
+        run_log: RunLog,
+        spent: Spent,
+        say: Callable[[str], None],
+    ) -> None:
+        """`spent`: what earlier runs of the sweep have cost."""
+        self._recorder = recorder
+        self._backend = backend
+        self._lease = lease
+        self._run_log = run_log
+        self._spent = spent
+        self._say = say
+        self._said: dict[str, str] = {}  # trial key -> what its worker waits for
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Supervisor:
+        self._run_log.beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ticks = 0
+        while not self._done.wait(_TICK_SECONDS):
+            ticks += 1
+            self._check_budget()
+            self._check_lease()
+            self._end_overdue()
+            self._pass_on_notes()
+            if ticks % _TICKS_PER_BEAT == 0:
+                self._run_log.beat()
+
+    def _check_budget(self) -> None:
+        running = list(self._recorder.running.values())
+        now = time.monotonic()
+        gpu_seconds = self._recorder.gpu_seconds + sum(now - each.began for each in running) * self._recorder.settings.gpus
+        spent = Spent(
+            hours=self._spent.hours + self._run_log.wall_seconds / 3600,
+            gpu_hours=self._spent.gpu_hours + gpu_seconds / 3600,
+        )
+        reason = self._recorder.budget.reached(spent)
+        if reason is not None:
+            self._recorder.stop.request(reason)
+
+    def _check_lease(self) -> None:
+        try:
+            self._lease.check()
+        except LeaseLostError:
+            self._recorder.stop.request(TAKEN_OVER)
+
+    def _end_overdue(self) -> None:
+        limit = self._recorder.settings.recovery.timeout_seconds
+        if limit is None:
+            return
+        now = time.monotonic()
+        for trial_key, running in list(self._recorder.running.items()):
+            waits = bool(self._said.get(trial_key))
+            if now - running.heard > limit and not waits and trial_key not in self._recorder.overdue:
+                self._recorder.overdue.add(trial_key)
+                self._say(f"{trial_key} has not reported for {limit:g} s; its worker is ended")
+                self._backend.kill(trial_key)
+
+    def _pass_on_notes(self) -> None:
+        """Workers cannot speak to the user, but their leases can."""
+        for trial_key, running in list(self._recorder.running.items()):
+            holder = holder_of(trial_lease(self._recorder.settings.storage, trial_key), time.time())
+            note = "" if holder is None else holder.note
+            if note != self._said.get(trial_key, ""):
+                self._said[trial_key] = note
+                running.heard = time.monotonic()  # waiting is not hanging
+                if note and list(self._said.values()).count(note) == 1:  # one storage, one trouble, one line
+                    self._say(note)

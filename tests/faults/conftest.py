@@ -1,0 +1,100 @@
+"""Fixtures of the kill tests: a fork server, the golden ledger, the tally that the session ends with."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from campaign import PREPARED, Campaign, Recording, Tally
+from drivers import FAULTY_SITE, DriverServer
+from golden import Golden
+
+SMALL: dict[str, Any] = {
+    "orders": ["shuffled"],
+    "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "recovery": {"checkpoint_seconds": 0},
+}
+"""Four trials of half a second, with a checkpoint at each of their four reports but the last."""
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[TALLY] = Tally(seed=int(os.environ.get("FAULTS_SEED", "0")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long run is for those who ask for it."""
+    if "faults" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("faults")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    tally = config.stash[TALLY]
+    if tally.kills or tally.missed:
+        terminalreporter.write_line(f"faults: {tally.line}")
+        if path := os.environ.get("FAULTS_REPORT"):
+            tally.write(Path(path))
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """The count of all kills of this session."""
+    return request.config.stash[TALLY]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverServer]:
+    """Forks drivers."""
+    server = DriverServer(tmp_path_factory.mktemp("drivers"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def campaign(
+    server: DriverServer, tally: Tally, tmp_path_factory: pytest.TempPathFactory, write_preset: Callable[..., Path]
+) -> Campaign:
+    """All that a kill test needs; made by one undisturbed run from an empty storage."""
+    folder = tmp_path_factory.mktemp("campaign")
+    preset, storage, template = write_preset(folder, **SMALL), folder / "golden", folder / "template"
+    ended = server.run(preset, storage)
+    assert ended.status == 0, ended.stderr
+    golden = Golden.of(storage)
+    recording = Recording(passed=ended.passed, seconds=ended.seconds, num_trials=len(golden.keys))
+    tally.known_boundaries.update(recording.names)
+    for name in PREPARED:
+        shutil.copytree(storage / name, template / name)
+    return Campaign(
+        server=server,
+        preset=preset,
+        golden=golden,
+        recording=recording,
+        template=template,
+        folder=folder,
+        tally=tally,
+        random=Random(tally.seed),
+    )
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The environment in which trials go wrong: `faulty("raise", architecture="exbert", report=2, times=1)`.
+
+    `hang`, `nan`, `raise`, `memory`, `exit` or `slow`, at that report of an attempt at any trial of that architecture (or of
+    all), the first `times` times over all processes. `Path(environment["SWEEP_FAULT_COUNT"])` has a byte for each time.
+    """
+
+    def environment(kind: str, *, architecture: str = "", report: int = 1, times: int | None = None) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(FAULTY_SITE.parent), os.environ.get("PYTHONPATH")]))
+        fault = {"SWEEP_FAULT": f"{kind}:{architecture}:{report}", "SWEEP_FAULT_COUNT": str(tmp_path / "faults-counted")}
+        limit = {} if times is None else {"SWEEP_FAULT_TIMES": str(times)}
+        return {"PYTHONPATH": path, **fault, **limit}
+
+    return environment

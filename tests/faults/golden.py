@@ -1,0 +1,83 @@
+"""The ledger of a sweep that nobody disturbed, and what another ledger of the same sweep has that differs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.ledger import Ledger
+
+__all__ = ["Golden", "litter"]
+
+TABLES = ("reports", "evaluations", "predictions", "routing")
+NOT_MEASURED = ("attempt", "wall_seconds")
+"""Columns that tell of the way to a result instead of the result."""
+
+Rows = dict[str, Counter[str]]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Every measured row of the undisturbed sweep, by table."""
+
+    rows: Rows
+    keys: frozenset[str]
+
+    @classmethod
+    def of(cls, storage: Path) -> Golden:
+        """The rows in `storage`; refuses a ledger that proves nothing."""
+        golden = cls(_measured(storage), frozenset(_statuses(storage)))
+        empty = [table for table, rows in golden.rows.items() if not rows]
+        unfinished = {key: status for key, status in _statuses(storage).items() if status != "completed"}
+        if empty or unfinished:
+            raise ValueError(f"a golden ledger has rows in every table and only completed trials: {empty=}, {unfinished=}")
+        return golden
+
+    def differences_of_part(self, storage: Path) -> list[str]:
+        """What an interrupted ledger says that the undisturbed one does not; it may say less, never anything else."""
+        if not (storage / "ledger").is_dir():
+            return []
+        found = _measured(storage)
+        return [f"{table}: {row}" for table in TABLES for row in found[table] - self.rows[table]]
+
+    def differences(self, storage: Path) -> list[str]:
+        """What is missing in a finished ledger, too much, or not completed exactly once."""
+        found = _measured(storage)
+        differences = [f"{table}: too much: {row}" for table in TABLES for row in found[table] - self.rows[table]]
+        differences += [f"{table}: missing: {row}" for table in TABLES for row in self.rows[table] - found[table]]
+        statuses = _statuses(storage)
+        differences += [f"trials: {key} is {status}" for key, status in statuses.items() if status != "completed"]
+        differences += [f"trials: {key} is in one ledger only" for key in self.keys ^ set(statuses)]
+        differences += [f"attempts: {key} was completed {times} times" for key, times in _not_completed_once(storage)]
+        return differences + [f"attempts: {key}-{attempt} is running" for key, attempt in _still_running(storage)]
+
+
+def litter(storage: Path) -> list[str]:
+    """What a finished sweep does not need: temporaries, leases, checkpoints beside final weights."""
+    unneeded = ("*.tmp", "*.lease.*", "step-*.pt", ".*.building*")
+    return sorted({str(path.relative_to(storage)) for pattern in unneeded for path in storage.rglob(pattern)})
+
+
+def _measured(storage: Path) -> Rows:
+    ledger = Ledger(storage)
+    return {table: _counted(ledger.sql(f"SELECT * FROM {table}").to_pylist()) for table in TABLES}
+
+
+def _counted(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(repr({name: row[name] for name in sorted(row) if name not in NOT_MEASURED}) for row in rows)
+
+
+def _statuses(storage: Path) -> dict[str, str]:
+    return {row["trial_key"]: row["status"] for row in Ledger(storage).sql("SELECT trial_key, status FROM trials").to_pylist()}
+
+
+def _not_completed_once(storage: Path) -> list[tuple[str, int]]:
+    query = "SELECT trial_key, count_if(status = 'completed') AS times FROM attempts GROUP BY 1 HAVING times <> 1"
+    return [(row["trial_key"], row["times"]) for row in Ledger(storage).sql(query).to_pylist()]
+
+
+def _still_running(storage: Path) -> list[tuple[str, int]]:
+    query = "SELECT trial_key, attempt FROM attempts WHERE status = 'running'"
+    return [(row["trial_key"], row["attempt"]) for row in Ledger(storage).sql(query).to_pylist()]

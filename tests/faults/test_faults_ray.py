@@ -1,0 +1,94 @@
+"""Kill a worker, the driver or the raylet of a real Ray: the same command finishes the sweep, with the undisturbed ledger."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import pytest
+from campaign import Campaign, Difference
+from ray_sweep import RaySweep, ray_sweep, wait_until
+
+pytestmark = pytest.mark.ray
+
+_STARTS_WITHIN = 240.0
+_ENDS_WITHIN = 120.0
+_ORPHANS_GO_WITHIN = 60.0
+
+
+class RayCampaign:
+    """Kills in a row on one storage, drivers of the Ray backend run one after the other."""
+
+    def __init__(self, campaign: Campaign, environment: dict[str, str]) -> None:
+        self._campaign = campaign
+        self._environment = environment
+        self._storage = campaign.storage()
+        self._survived: list[str] = []
+
+    def kill(self, targets: list[str]) -> list[Difference]:
+        """Kills what `targets` names, in that order, and runs the sweep to its end; returns the differences."""
+        left, before = list(targets), len(self._campaign.tally.differences)
+        while left:
+            with self._sweep() as sweep:
+                while left and not sweep.ended and self._kill(sweep, left[0]):
+                    left.pop(0)
+                if sweep.ended and sweep.wait(0) == 0:
+                    self._compare()
+        if self._survived:
+            with self._sweep() as sweep:
+                status = sweep.wait(_STARTS_WITHIN + _ENDS_WITHIN)
+                self._compare([] if status == 0 else [f"the last run ended with {status}:\n{sweep.said}"])
+        return self._campaign.tally.differences[before:]
+
+    def _sweep(self) -> AbstractContextManager[RaySweep]:
+        return ray_sweep(self._campaign.preset, self._storage, self._environment)
+
+    def _kill(self, sweep: RaySweep, target: str) -> bool:
+        """Kills once trials have come some random way further; True if the target was alive."""
+        reports = sweep.said.count(": epoch") + self._campaign.random.randint(1, 2)
+        wait_until(lambda: sweep.ended or sweep.said.count(": epoch") >= reports, _STARTS_WITHIN)
+        hit = sweep.kill(target)
+        tally = self._campaign.tally
+        (tally.kills if hit else tally.missed)[f"Ray {target}"] += 1
+        retries_spent = self._survived[-1:] == ["worker"] and sweep.wait(0) == 1
+        if not hit and sweep.wait(0) != 0 and not retries_spent:
+            pytest.fail(f"the driver ended with {sweep.wait(0)} before anything was killed:\n{sweep.said}")
+        if hit:
+            self._survived.append(target)
+            self._campaign.note(self._storage, self._survived, self._consequence(sweep, target))
+        return hit
+
+    def _consequence(self, sweep: RaySweep, target: str) -> list[str]:
+        """Waits for what must follow a kill; what does not is a difference."""
+        if target == "worker":
+            return []
+        if sweep.wait(_ENDS_WITHIN) is None:
+            return [f"the driver still lives {_ENDS_WITHIN:.0f} s after its {target} was killed:\n{sweep.said}"]
+        if not sweep.orphans_go(_ORPHANS_GO_WITHIN):
+            names = sorted(process.name() for process in sweep.orphans())
+            return [f"{', '.join(names)} still live {_ORPHANS_GO_WITHIN:.0f} s after the {target} was killed"]
+        return []
+
+    def _compare(self, found: Sequence[str] = ()) -> None:
+        """Compares a finished sweep; further kills are on a new storage."""
+        self._campaign.compare(self._storage, self._survived, found)
+        self._storage, self._survived = self._campaign.storage(), []
+
+
+@pytest.fixture
+def ray_campaign(campaign: Campaign, faulty: Callable[..., dict[str, str]]) -> RayCampaign:
+    """On trials that take their time at each report, so that a kill finds them."""
+    return RayCampaign(campaign, faulty("slow"))
+
+
+@pytest.mark.timeout(900)  # it takes one minute; a busy machine is no failure
+def test_a_killed_worker_driver_and_raylet_leave_the_undisturbed_ledger(campaign: Campaign, ray_campaign: RayCampaign) -> None:
+    assert ray_campaign.kill(["worker", "driver", "raylet"]) == []
+    assert sum(number for what, number in campaign.tally.kills.items() if what.startswith("Ray")) >= 3
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(0)
+def test_kills_of_anything_in_any_order_leave_the_undisturbed_ledger(campaign: Campaign, ray_campaign: RayCampaign) -> None:
+    number = int(os.environ.get("FAULTS_KILLS", "200")) // 10
+    targets = campaign.random.choices(["worker", "driver", "raylet"], weights=[3, 2, 1], k=number)
+    assert ray_campaign.kill(targets) == []

@@ -1,0 +1,140 @@
+"""Leases, with real processes: one holder at a time, taken over when the holder is gone, whatever the clocks say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator import lease
+from orchestrator.errors import LeaseLostError, SweepLockedError
+from orchestrator.lease import Holder, Lease, holder_of, take_lease
+from orchestrator.sweep import sweep_lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from orchestrator.lease import Lease, take_lease
+taken = take_lease(Path(sys.argv[1]), wait=lambda: False)
+print("held" if isinstance(taken, Lease) else "refused", flush=True)
+if isinstance(taken, Lease):
+    time.sleep(float(sys.argv[2]))
+    taken.release()
+"""
+
+
+@contextmanager
+def contender(path: Path, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats of a twentieth of a second and an expiry of half a second."""
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "EXPIRES_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.02)
+
+
+def test_a_second_driver_is_refused_until_the_first_process_is_gone(tmp_path: Path) -> None:
+    with contender(tmp_path / "sweeps" / "grid-1" / "driver") as holder:
+        assert said(holder) == "held"
+        match = f"being run by process {holder.pid} on "
+        with pytest.raises(SweepLockedError, match=match), sweep_lease(tmp_path, "grid-1", print):
+            pass
+        assert holder_of(tmp_path / "sweeps" / "grid-1" / "driver", time.time()) is not None
+        holder.send_signal(signal.SIGKILL)  # nothing of its own cleans up
+        holder.wait()
+        assert holder_of(tmp_path / "sweeps" / "grid-1" / "driver", time.time()) is None
+    with sweep_lease(tmp_path, "grid-1", print):
+        pass
+
+
+def test_the_lease_is_free_again_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), sweep_lease(tmp_path, "grid-1", print):
+        raise RuntimeError
+    with sweep_lease(tmp_path, "grid-1", print):
+        pass
+    assert [path.name for path in (tmp_path / "sweeps" / "grid-1").iterdir()] == []
+
+
+def test_of_many_processes_that_race_for_a_lease_one_gets_it(tmp_path: Path) -> None:
+    commands = [[sys.executable, "-c", HOLD, str(tmp_path / "driver"), "4"] for _ in range(6)]
+    racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    answers = [racer.communicate()[0].strip() for racer in racers]
+    assert sorted(answers) == ["held"] + ["refused"] * 5
+
+
+def test_a_stopped_holder_loses_its_lease_and_learns_of_it(tmp_path: Path, quick: None) -> None:
+    with contender(tmp_path / "trial") as holder:
+        assert said(holder) == "held"
+        holder.send_signal(signal.SIGSTOP)
+        taken = take_lease(tmp_path / "trial", wait=lambda: True)  # its process is there, but its heart does not beat
+        assert isinstance(taken, Lease)
+        holder.send_signal(signal.SIGCONT)
+        taken.check()
+        taken.release()
+
+
+def test_whoever_is_taken_over_finds_out(tmp_path: Path, quick: None) -> None:
+    mine = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(mine, Lease)
+    mine.check()
+    mine._released.set()  # its thread is stuck, as in a process that was swapped out
+    theirs = take_lease(tmp_path / "trial", wait=lambda: True)
+    assert isinstance(theirs, Lease)
+    with pytest.raises(LeaseLostError, match="taken over"):
+        mine.check()
+    theirs.check()
+    theirs.release()
+
+
+@pytest.mark.parametrize("hours", [-1000, 0, 1000])
+def test_the_clocks_of_other_machines_do_not_matter(tmp_path: Path, quick: None, hours: float) -> None:
+    elsewhere = Holder(token="t", host="far", machine="far/boot", pid=1, process_started=0.0, since="then")
+    path = tmp_path / "driver.lease.7"
+    path.write_text(json.dumps(vars(elsewhere)))
+    then = time.time() + 3600 * hours
+    os.utime(path, (then, then))
+    asked: list[Holder] = []
+    taken = take_lease(tmp_path / "driver", wait=lambda: False, on_unknown=asked.append)
+    assert isinstance(taken, Lease)  # nobody beat it for as long as a lease lasts, by our own clock
+    assert asked == [elsewhere]
+    taken.release()
+
+
+def test_a_holder_elsewhere_that_beats_is_believed(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = take_lease(tmp_path / "driver", wait=lambda: False)
+    assert isinstance(there, Lease)
+    monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+    refused = take_lease(tmp_path / "driver", wait=lambda: False)
+    assert isinstance(refused, Holder)
+    assert refused.pid == os.getpid()
+    there.release()
+
+
+def test_a_note_is_seen_by_others(tmp_path: Path) -> None:
+    mine = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(mine, Lease)
+    mine.say("waits for space")
+    holder = holder_of(tmp_path / "trial", time.time())
+    assert holder is not None
+    assert holder.note == "waits for space"
+    mine.release()
+    assert holder_of(tmp_path / "trial", time.time()) is None

@@ -1,0 +1,117 @@
+"""One optimiser step: the recipe's optimiser and schedule, and a batch's gradients, in parts where memory is short.
+
+Recipe: AdamW, linear decay without warm-up, global-norm clipping, as `transformers.Trainer` does by default (papers: document
+A, section 1.2); bfloat16 autocast on GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainables.config import TrainingConfig
+
+__all__ = ["add_gradients", "autocast", "make_optimizer", "make_schedule", "update"]
+
+_LOSSES = {
+    "train_qa_loss": "qa_loss",
+    "train_aux_loss": "aux_loss",
+    "balance_loss": "balance_loss",
+    "router_z_loss": "router_z_loss",
+}
+"""Metric of a report -> part of the model's output whose mean over the steps since the last report it is."""
+
+
+def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; biases and normalisation gains, the parameters with one dimension, are not decayed."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """From the peak rate linearly to 0 after `total_steps`."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / max(1, total_steps)))
+
+
+def autocast(training: TrainingConfig, device: str) -> torch.autocast:
+    """bfloat16 where `precision` asks for it; `auto` does on a GPU."""
+    kind = torch.device(device).type
+    enabled = training.precision == "bfloat16" or (training.precision == "auto" and kind == "cuda")
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+
+
+def add_gradients(
+    model: nn.Module,
+    batch: Mapping[str, torch.Tensor],
+    num_parts: int,
+    precision: Callable[[], AbstractContextManager[object]],
+) -> dict[str, torch.Tensor]:
+    """Adds the gradients of the whole batch's loss to the parameters', and returns its losses (scalars) by metric.
+
+    The batch goes through the model in `num_parts` runs of windows, at most one a window, each padded as the whole batch is
+    and weighted by its share. What differs from one part: dropout and the draws for second experts take other random numbers,
+    and sums are rounded in another order (in bfloat16 by far more than in float32).
+    """
+    losses: dict[str, torch.Tensor] = {}
+    for part in _parts(batch, num_parts):
+        with precision():
+            output = model.train()(**part.inputs)
+        part.weighted(output, "loss").backward()
+        for metric, name in _losses_of(output).items():
+            loss = part.weighted(output, name).detach()
+            losses[metric] = losses[metric] + loss if metric in losses else loss
+    return losses
+
+
+def _losses_of(output: Any) -> Mapping[str, str]:
+    """Metric -> part of `output`; models without auxiliary losses have only `loss`."""
+    return {metric: name for metric, name in _LOSSES.items() if hasattr(output, name)} or {"train_qa_loss": "loss"}
+
+
+def update(
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, max_grad_norm: float
+) -> torch.Tensor:
+    """One optimiser step down the gradients, clipped to the global norm `max_grad_norm`; returns the norm before (scalar)."""
+    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_grad_norm)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Consecutive windows of a batch. The shares are of the whole batch's windows and real tokens, in (0, 1]."""
+
+    inputs: dict[str, torch.Tensor]
+    window_share: float
+    token_share: torch.Tensor  # scalar
+
+    def weighted(self, output: Any, name: str) -> torch.Tensor:
+        """What the part adds to the whole batch's loss `name`: means over windows and over real tokens weigh apart."""
+        loss: torch.Tensor = getattr(output, name)
+        if self.window_share == 1.0:
+            return loss
+        over_tokens: Mapping[str, torch.Tensor] = getattr(output, "token_means", None) or {}
+        if name not in over_tokens:
+            return loss * self.window_share
+        return (loss - over_tokens[name]) * self.window_share + over_tokens[name] * self.token_share
+
+
+def _parts(batch: Mapping[str, torch.Tensor], num_parts: int) -> Iterator[_Part]:
+    mask_BT = batch["attention_mask"]
+    num_windows = len(mask_BT)
+    sections = {name: tensor.tensor_split(min(num_parts, num_windows)) for name, tensor in batch.items()}
+    for values in zip(*sections.values(), strict=True):
+        inputs = dict(zip(sections, values, strict=True))
+        part_BT = inputs["attention_mask"]
+        yield _Part(inputs=inputs, window_share=len(part_BT) / num_windows, token_share=part_BT.sum() / mask_BT.sum())
