@@ -54,7 +54,8 @@ def patiently(
                 raise
             trouble = describe_trouble(storage, error)
             if clock() - began >= patience_seconds:
-                raise StorageError(f"{trouble}; waited {patience_seconds:.0f} s (recovery.storage_patience_seconds)") from error
+                waited = f"{trouble}; waited {patience_seconds:.0f} s (recovery.storage_patience_seconds)"
+                raise StorageError(waited) from error
             if tries:  # a single failure is no news
                 say(trouble)
             sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
@@ -67,5 +68,6 @@ def patiently(
 
 def describe_trouble(storage: Path, error: OSError) -> str:
     """What is wrong with the storage, in one line that says what to do."""
-    what = error.strerror or str(error)
+    cause = error.__cause__ if isinstance(error, StorageError) else error  # what was waited for
+    what = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
     return f"storage {storage} cannot be written ({what}); free space or bring it back, and everything goes on by itself"

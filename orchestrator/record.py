@@ -6,7 +6,6 @@ Only the driver writes plans, runs and events; whoever finds an attempt whose wo
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.errors import StorageError
-from orchestrator.patience import patiently
+from orchestrator.patience import describe_trouble, patiently
 from orchestrator.plan import Plan
 from orchestrator.trial import Trial, canonical_json
 from results.parts import attempt_part, write_part
@@ -92,10 +91,13 @@ class LedgerWriter:
             write_part(spool, table, part, rows)
             raise StorageError(f"{error}; the rows are safe in {spool}: copy its ledger/ to {self.storage}") from error
 
-    def try_to_write(self, table: str, part: str, rows: list[dict[str, Any]]) -> None:
-        """Replaces a part, or leaves the former one where the storage fails."""
-        with contextlib.suppress(OSError):
+    def try_to_write(self, table: str, part: str, rows: list[dict[str, Any]]) -> str:
+        """Replaces a part; where the storage fails, leaves the former one and returns what is wrong."""
+        try:
             patiently(lambda: write_part(self.storage, table, part, rows), self.storage, patience_seconds=0, say=self._say)
+        except OSError as error:
+            return describe_trouble(self.storage, error)
+        return ""
 
     def patiently(self, write: Callable[[], T]) -> T:
         """The result of any write to the storage, called again until the storage takes it. Raises StorageError."""
@@ -149,10 +151,10 @@ class RunLog:
         """Seconds since the run began."""
         return time.monotonic() - self._began
 
-    def beat(self) -> None:
-        """Says that the run goes on. A storage that fails now is no error: there will be another beat."""
+    def beat(self) -> str:
+        """Says that the run goes on. A storage that fails now is no error but the answer: there will be another beat."""
         self._row |= {"updated_at": self._now(), "wall_seconds": self.wall_seconds}
-        self._writer.try_to_write("runs", self._row["run_id"], [self._row])
+        return self._writer.try_to_write("runs", self._row["run_id"], [self._row])
 
     def end(self, how: str) -> None:
         """Writes how the run ended."""

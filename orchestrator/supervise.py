@@ -43,6 +43,7 @@ class Supervisor:
         self._spent = spent
         self._say = say
         self._said: dict[str, str] = {}  # trial key -> what its worker waits for
+        self._trouble = ""  # with the storage
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
@@ -63,8 +64,17 @@ class Supervisor:
             self._check_lease()
             self._end_overdue()
             self._pass_on_notes()
-            if ticks % _TICKS_PER_BEAT == 0:
-                self._run_log.beat()
+            if self._trouble or ticks % _TICKS_PER_BEAT == 0:
+                self._beat()
+
+    def _beat(self) -> None:
+        """Renews the run's row, by which trouble with the storage shows."""
+        trouble = self._run_log.beat()
+        if bool(trouble) != bool(self._trouble):
+            self._say(trouble or "the storage is back; everything goes on")
+            for running in list(self._recorder.running.values()):
+                running.heard = time.monotonic()  # waiting is not hanging
+        self._trouble = trouble
 
     def _check_budget(self) -> None:
         running = list(self._recorder.running.values())
@@ -90,7 +100,7 @@ class Supervisor:
             return
         now = time.monotonic()
         for trial_key, running in list(self._recorder.running.items()):
-            waits = bool(self._said.get(trial_key))
+            waits = bool(self._trouble or self._said.get(trial_key))
             if now - running.heard > limit and not waits and trial_key not in self._recorder.overdue:
                 self._recorder.overdue.add(trial_key)
                 self._say(f"{trial_key} has not reported for {limit:g} s; its worker is ended")
@@ -104,5 +114,5 @@ class Supervisor:
             if note != self._said.get(trial_key, ""):
                 self._said[trial_key] = note
                 running.heard = time.monotonic()  # waiting is not hanging
-                if note and list(self._said.values()).count(note) == 1:  # one storage, one trouble, one line
-                    self._say(note)
+                if note and not self._trouble and list(self._said.values()).count(note) == 1:
+                    self._say(note)  # one storage, one trouble, one line

@@ -23,7 +23,7 @@ from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
 from orchestrator.stop import PREEMPTED, StopFile, StopWatch
 from orchestrator.trial import Trial
-from results.parts import read_attempts
+from results.parts import read_attempts, torn_parts
 from trainables.contract import Interrupted, Report, TrialContext
 from trainables.registry import train_function
 
@@ -126,7 +126,15 @@ class Attempt:
             earlier, self._settings.recovery.max_retries, self._settings.run_id, self._settings.forgiven.get(self.trial.key, 1)
         )
         self._micro_batches = decision.micro_batches
+        self._start_over_if_torn()
         return None if decision.go_on else Ended("gave_up", decision.why)
+
+    def _start_over_if_torn(self) -> None:
+        """Resumed behind rows that are no longer readable, the trial would never report them again."""
+        folder = self._settings.checkpoint_dir(self.trial.key)
+        if _checkpoints().newest_step(folder) and (torn := torn_parts(self._settings.storage, self.trial.key)):
+            self._warn(f"{torn[0]} cannot be read, so the trial starts over; `python -m results verify --repair` puts it away")
+            _checkpoints().remove_steps(folder)
 
     def advance(self) -> dict[str, Any] | Ended:
         """Records the next report and returns what the driver shows of it; at the end, how it ended.

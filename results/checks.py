@@ -19,7 +19,7 @@ from results.schema import TABLES
 from results.trials_view import RECORD_MISSING
 from results.views import raw_name
 
-__all__ = ["Finding", "check_rows", "completed_paths"]
+__all__ = ["Finding", "check_rows", "completed_paths", "step_checkpoints"]
 
 _STATUSES = ("planned", "running", "completed", "stopped", "failed", "lost")
 _STEP = "step-"  # what the names of a trial's checkpoints begin with; the steps have leading zeros
@@ -58,8 +58,13 @@ def completed_paths(storage: Storage, key: str, attempts: Collection[int]) -> tu
     tables = [table for table, columns in TABLES.items() if "attempt" in {column.name for column in columns}]
     paths = [storage.part_path(table, attempt_part(key, number)) for table in tables for number in sorted(attempts)]
     parts = [info for info in storage.filesystem.get_file_info(paths) if info.is_file]
-    steps = [info for info in storage.files(f"checkpoints/{key}") if info.base_name.startswith(_STEP)]
-    return tuple(storage.relative(info.path) for info in [*parts, *steps])
+    return (*(storage.relative(info.path) for info in parts), *step_checkpoints(storage, key))
+
+
+def step_checkpoints(storage: Storage, key: str) -> tuple[str, ...]:
+    """A trial's checkpoints of steps, relative to the storage."""
+    files = storage.files(f"checkpoints/{key}")
+    return tuple(storage.relative(info.path) for info in files if info.base_name.startswith(_STEP))
 
 
 def _wrong_keys(ledger: Ledger) -> Iterator[Finding]:

@@ -23,7 +23,17 @@ import pyarrow.parquet as pq
 
 from results.schema import TABLES, Column, arrow_schema
 
-__all__ = ["PART_SUFFIX", "PartInfo", "Storage", "attempt_part", "list_attempts", "open_storage", "read_attempts", "write_part"]
+__all__ = [
+    "PART_SUFFIX",
+    "PartInfo",
+    "Storage",
+    "attempt_part",
+    "list_attempts",
+    "open_storage",
+    "read_attempts",
+    "torn_parts",
+    "write_part",
+]
 
 PART_SUFFIX = ".parquet"
 
@@ -169,6 +179,24 @@ def _attempt_row(place: Storage, part: str) -> dict[str, Any]:
     except (pa.ArrowException, OSError, ValueError):
         return {}
     return dict(rows[0]) if rows else {}
+
+
+def torn_parts(storage: str | Path | Storage, trial_key: str) -> list[str]:
+    """The parts of the trial's attempts that cannot be read; without DuckDB, for workers."""
+    place = open_storage(storage)
+    tables = [table for table, columns in TABLES.items() if any(column.name == "step" for column in columns)]
+    parts = [part for table in tables for part in place.parts(table) if part.name.rpartition("-")[0] == trial_key]
+    return [part.path for part in parts if not _is_readable(place, part.path)]
+
+
+def _is_readable(place: Storage, path: str) -> bool:
+    try:
+        pq.read_table(pa.BufferReader(place.read(path)), page_checksum_verification=True)
+    except FileNotFoundError:
+        return True
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
 
 
 def write_part(

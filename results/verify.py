@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.checks import Finding, check_rows, completed_paths
+from results.checks import Finding, check_rows, completed_paths, step_checkpoints
 from results.errors import LedgerWarning
 from results.identity import trial_key
 from results.ledger import Ledger
@@ -74,7 +74,9 @@ def _unreadable(ledger: Ledger, bad: Mapping[str, str]) -> Iterator[Finding]:
             todo = "--repair puts it away with the rest of the completed attempt; the sweep's command then runs the trial again"
             moves = completed_paths(ledger.storage, key, [attempt])
         else:
-            todo, moves = "--repair puts it away; what only it held is gone, and the sweep's command goes on without", ()
+            # Resumed behind the lost rows, the trial would never report them again: it has to start over.
+            todo = "--repair puts it away with the trial's checkpoints; the sweep's command then starts the trial over"
+            moves = step_checkpoints(ledger.storage, key)
         yield Finding("unreadable part", relative, reason, todo, moves=tuple(dict.fromkeys([relative, *moves])))
 
 

@@ -15,12 +15,12 @@ from random import Random
 from typing import Any
 
 from boundaries import Passed, Point
-from drivers import DriverServer, Ended
+from drivers import DriverServer, Ended, grid
 from golden import Golden, litter
 
 from results.ledger import Ledger
 
-__all__ = ["PREPARED", "Campaign", "Difference", "Recording", "Tally", "points_between"]
+__all__ = ["PREPARED", "SMALL", "Campaign", "Difference", "Recording", "Tally", "points_between"]
 
 PREPARED = ("corpora", "prepared")
 """Folders of a storage that a template has."""
@@ -29,6 +29,14 @@ _SHOWN = 8
 
 Difference = dict[str, Any]
 """A storage, the kills that it had survived, and what was found in it then."""
+
+
+SMALL: dict[str, Any] = {
+    "orders": ["shuffled"],
+    "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "recovery": {"checkpoint_seconds": 0},
+}
+"""Four trials of half a second, with a checkpoint at each of their four reports but the last."""
 
 
 @dataclass
@@ -162,7 +170,7 @@ class Campaign:
 
     def finish(self, storage: Path, survived: Sequence[str]) -> None:
         """Runs the same command to the end and compares the ledger with the golden one."""
-        ended = self.server.run(self.preset, storage)
+        ended = self.server.run(grid(self.preset), storage)
         found = [] if ended.status == 0 else [f"the last run ended with {ended.status}:\n{ended.stderr}"]
         if not self.compare(storage, survived, found):
             shutil.rmtree(storage)
@@ -177,7 +185,7 @@ class Campaign:
 
     def _kill(self, storage: Path, survived: list[str], what: str, **how: Any) -> bool:
         """Runs a driver until its kill and counts it; True if it was alive, and False if the sweep was finished before."""
-        ended = self.server.run(self.preset, storage, **how)
+        ended = self.server.run(grid(self.preset), storage, **how)
         (self.tally.kills if ended.was_killed else self.tally.missed)[what] += 1
         if ended.was_killed:
             survived.append(_where(ended))

@@ -8,16 +8,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from campaign import PREPARED, Campaign, Recording, Tally
-from drivers import FAULTY_SITE, DriverServer
+from campaign import PREPARED, SMALL, Campaign, Recording, Tally
+from drivers import FAULTY_SITE, DriverServer, grid
 from golden import Golden
-
-SMALL: dict[str, Any] = {
-    "orders": ["shuffled"],
-    "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
-    "recovery": {"checkpoint_seconds": 0},
-}
-"""Four trials of half a second, with a checkpoint at each of their four reports but the last."""
 
 TALLY = pytest.StashKey[Tally]()
 
@@ -64,7 +57,7 @@ def campaign(
     """All that a kill test needs; made by one undisturbed run from an empty storage."""
     folder = tmp_path_factory.mktemp("campaign")
     preset, storage, template = write_preset(folder, **SMALL), folder / "golden", folder / "template"
-    ended = server.run(preset, storage)
+    ended = server.run(grid(preset), storage)
     assert ended.status == 0, ended.stderr
     golden = Golden.of(storage)
     recording = Recording(passed=ended.passed, seconds=ended.seconds, num_trials=len(golden.keys))

@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from boundaries import Passed, Point, read_log
 
-__all__ = ["FAULTY_SITE", "DriverServer", "Ended"]
+__all__ = ["FAULTY_SITE", "DriverServer", "Ended", "grid"]
 
 SERVER = Path(__file__).with_name("driver_server.py")
 FAULTY_SITE = Path(__file__).parent / "faulty_site" / "sitecustomize.py"
@@ -40,6 +40,11 @@ class Ended:
         return self.status == -signal.SIGKILL
 
 
+def grid(preset: Path) -> list[str]:
+    """The command that runs the grid of a preset."""
+    return ["grid", "--yes", "--preset", str(preset)]
+
+
 class DriverServer:
     """Forks drivers of the inline backend; one runs at a time."""
 
@@ -58,31 +63,34 @@ class DriverServer:
 
     def run(
         self,
-        preset: Path,
+        arguments: Sequence[str],
         storage: Path,
         *,
         kill_at: Point | None = None,
         kill_after: float | None = None,
         environment: Mapping[str, str] | None = None,
-        site: Path | None = None,
+        once_said: tuple[str, Callable[[int], object]] | None = None,
     ) -> Ended:
-        """Runs the grid on `storage` to its end: its own, or the one given by a boundary or a number of seconds."""
+        """Runs a command on `storage` to its end: its own, or the one given by a boundary or a number of seconds.
+
+        `environment` may ask for a fault. `once_said`: words, and what to do with the driver's process once it has said them.
+        """
         base = self._folder / f"driver-{next(self._numbers):04d}"
         files = {name: f"{base}.{name}" for name in ("stdout", "stderr", "boundary_log")}
         began = time.monotonic()
         pid = self._ask(
             start={
                 **files,
-                "arguments": [
-                    *("grid", "--yes", "--backend", "inline"),
-                    *("--preset", str(preset), "--storage", str(storage)),
-                ],
+                "arguments": [*arguments, "--backend", "inline", "--storage", str(storage)],
                 "storage": str(storage),
                 "kill_at": list(astuple(kill_at)) if kill_at else None,
                 "environment": dict(environment or {}),
-                "site": str(site) if site else None,
+                "site": str(FAULTY_SITE) if environment else None,
             }
         )["pid"]
+        if once_said is not None:
+            _wait_for_words(Path(files["stderr"]), once_said[0], pid)
+            once_said[1](pid)
         ended_by_itself = _ends_within(pid, _LONGEST_SECONDS if kill_after is None else kill_after)
         if not ended_by_itself:
             with contextlib.suppress(ProcessLookupError):
@@ -113,6 +121,13 @@ class DriverServer:
             raise RuntimeError(f"the fork server ended with exit code {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _wait_for_words(said: Path, words: str, pid: int) -> None:
+    """Until the driver has said them, or has ended."""
+    while not (said.exists() and words in said.read_text(encoding="utf-8")):
+        if _ends_within(pid, 0.02):
+            return
 
 
 def _ends_within(pid: int, seconds: float) -> bool:
