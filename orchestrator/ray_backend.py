@@ -244,7 +244,7 @@ class RayBackend:
         """See `orchestrator.backend.Backend.kill`: asks every node whether it has the process that holds the trial's lease."""
         holder = holder_of(trial_lease(self._storage, trial_key), time.time())
         if holder is not None:
-            _on_nodes(holder.end, [node["NodeID"] for node in _nodes()])
+            _on_nodes(lambda: holder.end(), [node["NodeID"] for node in _nodes()])
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:

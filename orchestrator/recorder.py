@@ -219,6 +219,8 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
 def _what_happened(row: dict[str, Any], decision: Decision) -> str:
     if row["failure_class"] == FailureClass.lost:
         what = "its worker died"
+    elif row["failure_class"] == FailureClass.preempted:
+        what = "its worker was told to end"
     else:
         what = f"{row['failure_class']}: {row['error_type']}: {last_line(row['error'] or '')}"
     return what + (" (half the batch at a time)" if decision.micro_batches > 1 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from orchestrator.recorder import Recorder
 from orchestrator.worker import trial_lease
 
 __all__ = ["TAKEN_OVER", "Supervisor"]
+
+_log = logging.getLogger(__name__)
 
 TAKEN_OVER = "taken over by another driver"
 _TICK_SECONDS = 1.0
@@ -60,12 +63,18 @@ class Supervisor:
         ticks = 0
         while not self._done.wait(_TICK_SECONDS):
             ticks += 1
-            self._check_budget()
-            self._check_lease()
-            self._end_overdue()
-            self._pass_on_notes()
-            if self._trouble or ticks % _TICKS_PER_BEAT == 0:
-                self._beat()
+            try:
+                self._tick(ticks)
+            except Exception:  # whatever one look comes upon, the next ones are needed
+                _log.exception("could not look after the run, will try again")
+
+    def _tick(self, ticks: int) -> None:
+        self._check_budget()
+        self._check_lease()
+        self._end_overdue()
+        self._pass_on_notes()
+        if self._trouble or ticks % _TICKS_PER_BEAT == 0:
+            self._beat()
 
     def _beat(self) -> None:
         """Renews the run's row, by which trouble with the storage shows."""

@@ -72,8 +72,8 @@ class RaySweep:
         """The manager of the node's workers."""
         return [process for process in self.processes() if _command(process).split(" ")[0].endswith("/raylet")]
 
-    def kill(self, what: str) -> bool:
-        """Kills a `worker`, the `raylet` or the `driver`; False when there was none any more."""
+    def kill(self, what: str, number: int = signal.SIGKILL) -> bool:
+        """Sends a signal to a `worker`, the `raylet` or the `driver`; False when there was none any more."""
         if what == "driver":
             self.driver.kill()  # by the object that waits for it: it knows whether there was anything to kill
             return self.driver.wait() == -signal.SIGKILL
@@ -82,7 +82,7 @@ class RaySweep:
         wait_until(lambda: self.ended or found.extend(find()) or found, _FOUND_WITHIN)
         try:
             for process in found[:1]:
-                process.kill()
+                process.send_signal(number)
         except psutil.NoSuchProcess:
             return False
         return bool(found)

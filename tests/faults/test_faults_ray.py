@@ -1,12 +1,16 @@
 """Kill a worker, the driver or the raylet of a real Ray: the same command finishes the sweep, with the undisturbed ledger."""
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
-from campaign import Campaign, Difference
+from campaign import SMALL, Campaign, Difference
 from ray_sweep import RaySweep, ray_sweep, wait_until
+
+from results.ledger import Ledger
 
 pytestmark = pytest.mark.ray
 
@@ -84,6 +88,26 @@ def ray_campaign(campaign: Campaign, faulty: Callable[..., dict[str, str]]) -> R
 def test_a_killed_worker_driver_and_raylet_leave_the_undisturbed_ledger(campaign: Campaign, ray_campaign: RayCampaign) -> None:
     assert ray_campaign.kill(["worker", "driver", "raylet"]) == []
     assert sum(number for what, number in campaign.tally.kills.items() if what.startswith("Ray")) >= 3
+
+
+@pytest.mark.timeout(900)
+def test_a_worker_told_to_end_and_one_that_does_not_answer_cost_an_attempt_and_no_result(
+    campaign: Campaign, faulty: Callable[..., dict[str, str]], write_preset: Callable[..., Path], tmp_path: Path
+) -> None:
+    preset = write_preset(tmp_path, **{**SMALL, "recovery": {"checkpoint_seconds": 0, "timeout_seconds": 20}})
+    storage = campaign.storage()
+    with ray_sweep(preset, storage, faulty("slow")) as sweep:
+        wait_until(lambda: sweep.ended or ": epoch" in sweep.said, _STARTS_WITHIN)
+        assert sweep.kill("worker", signal.SIGTERM)
+        wait_until(lambda: sweep.ended or "its worker was told to end; trying again" in sweep.said, _ENDS_WITHIN)
+        assert sweep.kill("worker", signal.SIGSTOP)
+        assert sweep.wait(_STARTS_WITHIN + _ENDS_WITHIN) == 0, sweep.said
+        assert "has not reported for 20 s; its worker is ended" in sweep.said
+    assert campaign.golden.differences(storage) == []
+    ended = (
+        Ledger(storage).sql("SELECT DISTINCT failure_class FROM attempts WHERE status <> 'completed' ORDER BY 1").to_pylist()
+    )
+    assert [row["failure_class"] for row in ended] == ["preempted", "timeout"]
 
 
 @pytest.mark.faults
