@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.checkpoints import disk_use
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.frozen import sweep_dir
 from orchestrator.lease import holder_of
@@ -18,6 +17,7 @@ from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
 from orchestrator.standing import Standing, statuses, unfinished
+from orchestrator.tidy import disk_use
 from orchestrator.trial import Trial
 
 __all__ = ["TALK", "conclude", "cost_line", "count_statuses", "describe_counts", "resume_command", "say", "show_plan"]

@@ -29,7 +29,7 @@ import psutil
 
 from orchestrator.errors import LeaseLostError
 
-__all__ = ["BEAT_SECONDS", "EXPIRES_SECONDS", "Holder", "Lease", "holder_of", "take_lease"]
+__all__ = ["BEAT_SECONDS", "EXPIRES_SECONDS", "Holder", "Lease", "holder_of", "remove_if_free", "take_lease"]
 
 BEAT_SECONDS = 5.0
 EXPIRES_SECONDS = 30.0
@@ -162,6 +162,14 @@ def holder_of(path: Path, now: float) -> Holder | None:
     except FileNotFoundError:
         return None
     return holder if is_fresh else None
+
+
+def remove_if_free(path: Path) -> None:
+    """Removes the files of a lease whose holder was a process of this machine that is gone."""
+    for generation in _generations(path):
+        holder = _read(_file(path, generation))
+        if holder is not None and holder.is_gone:
+            _file(path, generation).unlink(missing_ok=True)
 
 
 class _Watch:

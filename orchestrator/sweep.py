@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, spent_so_far
-from orchestrator.checkpoints import tidy_checkpoints
 from orchestrator.errors import StorageError, SweepError, SweepLockedError
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
@@ -24,6 +24,7 @@ from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
 from orchestrator.signals import stop_on_signals
 from orchestrator.standing import forgiven, mark_lost, newest_event, statuses, unfinished
 from orchestrator.supervise import Supervisor
+from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
 from orchestrator.worker import RunSettings
 
@@ -60,6 +61,7 @@ def run_sweep(
     """
     check_writable(storage)
     with sweep_lease(storage, plan.sweep_id, say) as lease:
+        tidy_leftovers(storage, time.time())
         todo, spent, outcome = _what_to_do(plan, storage, request)
         if todo:
             prepare(todo)

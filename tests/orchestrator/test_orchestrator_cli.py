@@ -6,22 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import run
 from results.ledger import Ledger
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["orchestrator.run", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            run.main()
-        out = capfd.readouterr()
-        return int(exit_.value.code or 0), out.out, out.err
-
-    return call
 
 
 def squad_file(folder: Path, rows: int, *, answer: str = "alpha") -> Path:

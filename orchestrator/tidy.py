@@ -1,20 +1,27 @@
-"""Sweep-wide clean-up of checkpoints: what is live or resumable stays, and of the completed trials what was asked for."""
+"""Keeping a storage tidy: of completed trials the weights asked for stay, of killed processes nothing.
+
+What is live or can be resumed is never touched.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.lease import holder_of
+from orchestrator.lease import holder_of, remove_if_free
 from orchestrator.plan import Plan
 from orchestrator.record import LedgerWriter
 from orchestrator.worker import trial_lease
 from results.ledger import Ledger
 from results.parts import attempt_part, read_attempts
 
-__all__ = ["DiskUse", "disk_use", "tidy_checkpoints"]
+__all__ = ["DiskUse", "disk_use", "tidy_checkpoints", "tidy_leftovers"]
+
+_LEFT_AFTER_SECONDS = 3600.0
+"""No write takes so long: a temporary file that old is of a process that was killed."""
 
 _COMPLETED = """
     SELECT trials.trial_key, arg_max(val_qa_loss, step) AS loss
@@ -37,11 +44,14 @@ def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
     Weights that other trials of the ledger need as parents stay. Returns the keys of the trials whose weights went.
     """
     recovery = plan.preset.recovery
-    if recovery.keep_checkpoints == "all":
-        return []
     ours = {trial.key for trial in plan.trials}
     ledger = Ledger(storage)
     ranked = [row["trial_key"] for row in ledger.sql(_COMPLETED).to_pylist() if row["trial_key"] in ours]
+    for trial_key in ranked:  # of a worker that was killed as soon as it had completed
+        for step in (storage / "checkpoints" / trial_key).glob("step-*.pt"):
+            step.unlink(missing_ok=True)
+    if recovery.keep_checkpoints == "all":
+        return []
     kept = set(ranked[: recovery.num_best] if recovery.keep_checkpoints == "best" else ())
     parents = ledger.sql("SELECT DISTINCT unnest(parent_keys) AS trial_key FROM plans").to_pylist()
     kept |= {row["trial_key"] for row in parents}
@@ -62,6 +72,17 @@ def _forget(trial_key: str, storage: Path) -> None:
         if row["status"] is None:  # its part cannot be read
             continue
         writer.write("attempts", attempt_part(trial_key, row["attempt"]), [{**row, "checkpoint": None}])
+
+
+def tidy_leftovers(storage: Path, now: float) -> None:
+    """Removes what killed processes left: old temporary files, and leases that nobody holds. `now`: wall clock."""
+    for folder in ("ledger", "sweeps", "leases", "checkpoints", "corpora", "prepared"):
+        for path in (storage / folder).rglob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and now - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+                    path.unlink()
+    for path in (storage / "leases").glob("*.lease.*"):
+        remove_if_free(path.with_name(path.name.partition(".lease.")[0]))
 
 
 def disk_use(storage: Path) -> DiskUse:

@@ -1,0 +1,115 @@
+"""Whatever the ledger of an interrupted sweep says, what is left to do completes it, and nothing done is done again."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.plan import Plan, plan_grid
+from orchestrator.preset import load_preset
+from orchestrator.record import EventLog, LedgerWriter, record_plan
+from orchestrator.standing import Standing, remaining, statuses, unfinished
+from results.parts import attempt_part, write_part
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+Steps = list[tuple[str, str, str | None]]
+
+
+def life(row: str, event: str, reason: str | None = None, why: str | None = None) -> Steps:
+    """What an attempt and its driver write, in order: kind of row, status, reason."""
+    return [("event", "running", None), ("row", "running", None), ("row", row, why), ("event", event, reason)]
+
+
+LIVES: dict[str, Steps] = {
+    "completed": life("completed", "completed"),
+    "failed once": life("failed", "planned", "retrying"),
+    "lost": life("lost", "lost", "retrying"),
+    "interrupted": life("stopped", "stopped", "interrupted", "interrupted"),
+    "budget": life("stopped", "stopped", "budget (--max-hours 1)", "budget (--max-hours 1)"),
+}
+FINAL: dict[str, Steps] = {
+    "failed": life("failed", "failed", "2 attempts failed"),
+    "asha": life("stopped", "stopped", "asha (rung 1)", "asha (rung 1)"),
+}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    preset = load_preset("embedded", ["shares=[0, 60]", "orders=[shuffled]"])
+    return plan_grid(preset, tmp_path_factory.mktemp("storage"))
+
+
+class History:
+    """Writes a sweep's ledger step by step, up to the step at which everything is killed."""
+
+    def __init__(self, plan: Plan, storage: Path) -> None:
+        (storage / "sweeps").mkdir()
+        self.storage = storage
+        self.sweep_id = plan.sweep_id
+        self.clock = NOW
+        self.attempts: dict[str, int] = {}
+        writer = LedgerWriter(storage, 0, lambda _: None)
+        self.events = EventLog(writer, plan.sweep_id, "run-1", "host", self.tick, None)
+        record_plan(storage, plan, NOW)
+
+    def tick(self) -> datetime:
+        self.clock += timedelta(seconds=1)
+        return self.clock
+
+    def live(self, key: str, steps: Steps) -> None:
+        attempt = self.attempts[key] = self.attempts.get(key, 0) + 1
+        for kind, status, reason in steps:
+            if kind == "event":
+                self.events.add(key, status, attempt=attempt, reason=reason)
+            else:
+                row = {"trial_key": key, "attempt": attempt, "status": status, "stop_reason": reason, "started_at": self.clock}
+                write_part(self.storage, "attempts", attempt_part(key, attempt), [row])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data: st.DataObject) -> None:
+    keys = [trial.key for trial in plan.trials]
+    lives = data.draw(st.lists(st.tuples(st.sampled_from(keys), st.sampled_from([*LIVES, *FINAL])), max_size=12))
+    with TemporaryDirectory() as folder:
+        history = History(plan, Path(folder))
+        done: set[str] = set()
+        failed: set[str] = set()
+        for number, (key, what) in enumerate(lives):
+            if key in done | failed:
+                continue  # no driver would run it
+            steps = {**LIVES, **FINAL}[what]
+            cut = data.draw(st.integers(1, len(steps))) if number == len(lives) - 1 else len(steps)
+            history.live(key, steps[:cut])
+            has_row = ("row", "completed", None) in steps[:cut]
+            if has_row or (what == "asha" and cut == len(steps)):
+                done.add(key)
+            if what == "failed" and cut == len(steps):
+                failed.add(key)
+        left = [trial.key for trial in remaining(plan, history.storage)]
+        assert set(left) == set(keys) - done - failed  # nothing twice, and nothing forgotten
+        for key in left:
+            history.live(key, LIVES["completed"])
+        assert remaining(plan, history.storage) == []
+        retried = unfinished(plan, statuses(history.storage, keys), retry=keys)
+        assert {trial.key for trial in retried} == failed
+
+
+@pytest.mark.parametrize(
+    ("standing", "is_done", "is_failed"),
+    [
+        (Standing("completed"), True, False),
+        (Standing("stopped", "asha (rung 2)"), True, False),
+        (Standing("stopped", "budget (--max-hours 2)"), False, False),
+        (Standing("stopped", "interrupted"), False, False),
+        (Standing("lost", "its driver ended"), False, False),
+        (Standing("failed", "2 attempts failed"), False, True),
+        (Standing("planned", "retrying"), False, False),
+    ],
+)
+def test_only_what_is_completed_or_stopped_by_a_scheduler_is_done(standing: Standing, is_done: bool, is_failed: bool) -> None:
+    assert (standing.is_done, standing.is_failed) == (is_done, is_failed)
