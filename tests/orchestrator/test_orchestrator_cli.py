@@ -135,3 +135,66 @@ def prepare_bad_files(folder: Path) -> None:
     config = json.loads((folder / "short" / "config.json").read_text(encoding="utf-8"))
     shutil.copytree(ENCODER_PATH, folder / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}), encoding="utf-8")
+
+
+def planned(cli: Callable[..., tuple[int, str, str]], preset: Path, storage: Path) -> str:
+    """A sweep that was frozen and never run."""
+    code, _, err = cli("grid", "--preset", str(preset), "--storage", str(storage), "--backend", "inline", "--max-trials", "0")
+    assert code == 0, err
+    return next(path.name for path in (storage / "sweeps").iterdir() if path.is_dir())
+
+
+def test_a_sweep_id_that_does_not_exist_is_answered_with_the_nearest(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    storage = tmp_path / "storage"
+    sweep_id = planned(cli, preset_file(), storage)
+    for command in ("resume", "status"):
+        code, _, err = cli(command, sweep_id[:-1] + "x", "--storage", str(storage))
+        assert code == 2
+        assert f"did you mean {sweep_id}?" in err
+    code, _, err = cli("retry", "--failed", "grid-0", "--storage", str(tmp_path / "empty"))
+    assert (code, err) == (2, f"error: no sweep 'grid-0' in {tmp_path / 'empty'}; there are: none\n")
+
+
+def test_retry_says_what_it_takes_and_when_there_is_nothing_to_do(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    storage = tmp_path / "storage"
+    planned(cli, preset_file(), storage)
+    code, _, err = cli("retry", "--storage", str(storage))
+    assert code == 2
+    assert "retry takes --failed" in err
+    code, _, err = cli("retry", "--failed", "--storage", str(storage))
+    assert code == 0
+    assert "nothing to retry" in err
+
+
+def test_an_upgraded_trainable_says_that_what_was_done_has_other_keys(
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = tmp_path / "storage"
+    preset = preset_file(trainables=["distilbert"], shares=[60], orders=["shuffled"])
+    arguments = ("grid", "--preset", str(preset), "--storage", str(storage), "--backend", "inline")
+    code, _, err = cli(*arguments)
+    assert code == 0, err
+    monkeypatch.setattr("trainables.distilbert.config.VERSION", 2)
+    code, _, err = cli(*arguments, "--max-trials", "0")
+    assert "0 already done, 1 to run" in err
+    assert "distilbert is a newer version now: the 1 trials that version 1 completed stay in the ledger" in err
+
+
+def test_status_tells_how_sweeps_stand_and_what_the_storage_holds(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    storage = tmp_path / "storage"
+    sweep_id = planned(cli, preset_file(), storage)
+    code, out, _ = cli("status", "--storage", str(storage))
+    assert code == 0
+    assert out.splitlines()[0] == f"{sweep_id}: 8 planned"
+    assert out.splitlines()[1].startswith("checkpoints 0.0 MB, free ")
+    code, out, _ = cli("status", "--storage", str(storage), "--json")
+    assert json.loads(out) == {sweep_id: {"planned": 8}}
