@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.errors import SweepError
 from results.ledger import Ledger
 
-__all__ = ["Budget", "Spent", "StopAt", "parse_stop_at", "spent_so_far"]
+__all__ = ["Budget", "Spent", "StopAt", "goal_reached", "parse_stop_at", "spent_so_far"]
 
 
 _SPENT = """
@@ -89,6 +89,17 @@ def parse_stop_at(text: str, domains: Sequence[str]) -> StopAt:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise SweepError(f"--stop-at: the metric must be one of {', '.join(known)}, got {name!r}{hint}")
     return StopAt(name, float(number))
+
+
+def goal_reached(storage: Path, goal: StopAt, keys: Iterable[str]) -> bool:
+    """True when one of the trials has reached the goal in an earlier run."""
+    ledger, wanted = Ledger(storage), set(keys)
+    if goal.metric.startswith("em_"):
+        query = "SELECT trial_key, em AS value FROM evaluations WHERE split = 'val' AND domain = $domain"
+        rows = ledger.sql(query, {"domain": goal.metric.removeprefix("em_")})
+    else:
+        rows = ledger.sql("SELECT trial_key, val_qa_loss AS value FROM reports WHERE val_qa_loss IS NOT NULL")
+    return any(goal.is_reached({goal.metric: row["value"]}) for row in rows.to_pylist() if row["trial_key"] in wanted)
 
 
 def spent_so_far(storage: Path, sweep_id: str) -> Spent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.estimate import Estimate, estimate
+from orchestrator.failures import FREE
 from orchestrator.frozen import sweep_dir
 from orchestrator.lease import holder_of
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
 from orchestrator.standing import Standing, statuses, unfinished
+from orchestrator.stop import TAKEN_OVER
 from orchestrator.tidy import disk_use
 from orchestrator.trial import Trial
 
@@ -32,7 +35,7 @@ def say(line: str) -> None:
 
 def resume_command(plan: Plan, storage: Path) -> str:
     """The command that goes on with a sweep."""
-    return f"python -m orchestrator.run resume {plan.sweep_id} --storage {storage}"
+    return f"python -m orchestrator.run resume {plan.sweep_id} --storage {shlex.quote(str(storage))}"
 
 
 def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
@@ -41,13 +44,18 @@ def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
     failed = len(outcome.failed)
     say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {failed} failed")
     _say_errors(plan, storage, outcome)
-    if outcome.stop_reason:
-        say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger. Go on with:")
-        larger = " and a larger limit" if outcome.stop_reason.startswith("budget") else ""
-        say(f"  {resume_command(plan, storage)}{larger}")
+    if outcome.stop_reason == TAKEN_OVER:
+        say(f"stopped: {TAKEN_OVER}; watch it with `python -m orchestrator.run status {plan.sweep_id} --storage {storage}`")
+    elif outcome.stop_reason:
+        larger = " with a larger limit, or none" if outcome.stop_reason.startswith("budget") else ""
+        say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger. Go on{larger}:")
+        say(f"  {resume_command(plan, storage)}")
     if outcome.failed_before:
         say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
-    if outcome.failed_before or failed:
+    if any(failure.failure_class in FREE for failure in outcome.failed.values()):
+        say("some were lost through no fault of their own; go on with:")
+        say(f"  {resume_command(plan, storage)}")
+    if outcome.failed_before or any(failure.failure_class not in FREE for failure in outcome.failed.values()):
         say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
 
 

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ class FailureClass(StrEnum):
     data = "data"
     diverged = "diverged"
 
+
+_ALLOCATION = re.compile(r"can't allocate memory|bad.alloc|not enough memory|out of memory|cannot allocate|ALLOC_FAILED", re.I)
 
 FREE = frozenset({FailureClass.preempted, FailureClass.lost, FailureClass.storage})
 """Not the trial's fault: another attempt costs none of its retries."""
@@ -111,8 +114,10 @@ def class_of_death(error_type: str) -> FailureClass:
 
 
 def _is_allocation(error: BaseException) -> bool:
-    """torch's allocators on the CPU raise RuntimeError."""
-    return isinstance(error, RuntimeError) and bool(re.search(r"can't allocate memory|bad alloc|not enough memory", str(error)))
+    """torch's allocators raise RuntimeError, the system's calls OSError."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and bool(_ALLOCATION.search(str(error)))
 
 
 def signature_of(error_type: str, error: str) -> str:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -27,40 +28,49 @@ class InlineBackend:
         asked = resources.gpus_per_trial
         self.gpus_per_trial = float(torch.cuda.is_available()) if asked == "auto" else float(asked)
         self.slots = 1
+        self._in_trial = False
 
     def run(
         self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
     ) -> None:
         """See `orchestrator.backend.Backend.run`."""
-        signal.signal(signal.SIGUSR1, _raise_timeout)
-        for trial in trials:
-            if stop_requested():
-                return
-            try_again = True
-            while try_again:
-                try_again = _run_once(trial, settings, listener)
+        former = signal.signal(signal.SIGUSR1, self._on_signal)
+        try:
+            for trial in trials:
+                if stop_requested():
+                    return
+                while self._run_once(trial, settings, listener):
+                    pass
+        finally:
+            signal.signal(signal.SIGUSR1, former)
 
     def kill(self, trial_key: str) -> None:
         """See `orchestrator.backend.Backend.kill`: interrupts the trial wherever Python code runs or waits."""
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._in_trial:  # else the trial has ended meanwhile
+            raise TrialTimeoutError("no report for recovery.timeout_seconds")
 
-def _run_once(trial: Trial, settings: RunSettings, listener: Listener) -> bool:
-    """One attempt; True when there should be another."""
-    listener.started(trial.key)
-    attempt = None
-    try:
-        attempt = Attempt(trial, settings, launched_at=time.time())
-        while not isinstance(result := attempt.advance(), Ended):
-            listener.reported(trial.key, result)
-    except Exception as error:
-        return listener.errored(trial.key, type(error).__name__, "".join(traceback.format_exception(error)))
-    finally:
-        if attempt is not None:
-            attempt.close()
-    listener.ended(trial.key, result)
-    return False
+    def _run_once(self, trial: Trial, settings: RunSettings, listener: Listener) -> bool:
+        """One attempt; True when there should be another."""
+        listener.started(trial.key)
+        attempt = None
+        try:
+            attempt = Attempt(trial, settings, launched_at=time.monotonic())
+            while not isinstance(result := self._advance(attempt), Ended):
+                listener.reported(trial.key, result)
+        except Exception as error:
+            return listener.errored(trial.key, type(error).__name__, "".join(traceback.format_exception(error)))
+        finally:
+            if attempt is not None:
+                attempt.close()
+        listener.ended(trial.key, result)
+        return False
 
-
-def _raise_timeout(number: int, frame: FrameType | None) -> None:
-    raise TrialTimeoutError("no report for recovery.timeout_seconds")
+    def _advance(self, attempt: Attempt) -> dict[str, Any] | Ended:
+        self._in_trial = True
+        try:
+            return attempt.advance()
+        finally:
+            self._in_trial = False

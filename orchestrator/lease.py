@@ -44,9 +44,10 @@ class Holder:
     host: str
     machine: str  # host, boot and process namespace: where a process id means something
     pid: int
-    process_started: float  # tells a process from a later one with the same id
+    process_started: float  # ticks since the machine's boot: tells a process from a later one with the same id
     since: str  # ISO time
     beat: int = 0
+    owner: str = ""  # the run that the holder belongs to
     note: str = ""  # what the holder wants known, such as what it waits for
 
     @property
@@ -57,16 +58,7 @@ class Holder:
     @property
     def is_gone(self) -> bool:
         """True when the holder was a process of this machine that has ended; False also where that cannot be known."""
-        if self.machine != _machine():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            ended = process.status() == psutil.STATUS_ZOMBIE
-            return ended or abs(process.create_time() - self.process_started) > 1
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.AccessDenied:
-            return False
+        return self.machine == _machine() and _start_of(self.pid) != self.process_started
 
     def end(self) -> bool:
         """Kills the holder's process where it is one of this machine; returns whether it was."""
@@ -92,9 +84,10 @@ class Lease:
         """Raises LeaseLostError when another process has taken the lease over."""
         try:
             newest = max(_generations(self._path), default=None)
+            holder = None if newest is None else _read(_file(self._path, newest))
         except OSError:  # the storage is away; nobody can have taken it over
             return
-        if newest != self._generation:
+        if holder is None or holder.token != self._holder.token:
             raise LeaseLostError(f"{self._path.name} was taken over by another process; this one stops")
 
     def say(self, note: str) -> None:
@@ -105,7 +98,8 @@ class Lease:
         """Gives the lease back."""
         self._released.set()
         self._beater.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LeaseLostError):
+            self.check()
             _file(self._path, self._generation).unlink(missing_ok=True)
 
     def _beat_on(self) -> None:
@@ -117,17 +111,23 @@ class Lease:
             self._holder = replace(self._holder, beat=self._holder.beat + 1, note=note)
             with contextlib.suppress(OSError, LeaseLostError):
                 self.check()
-                _replace(_file(self._path, self._generation), self._holder)
+                file = _file(self._path, self._generation)
+                _write(file.with_name(f".{file.name}.{self._holder.token}.tmp"), self._holder, rename_to=file)
+                if max(_generations(self._path), default=0) > self._generation:  # taken over between the two
+                    file.unlink(missing_ok=True)
 
 
 def take_lease(
-    path: Path, *, wait: Callable[[], bool], on_unknown: Callable[[Holder], None] = lambda _: None
+    path: Path, *, wait: Callable[[], bool], owner: str = "", on_unknown: Callable[[Holder], None] = lambda _: None
 ) -> Lease | Holder:
     """Takes the lease at `path`, a name without suffix; returns its holder where that is alive and `wait()` is false.
 
     `on_unknown` hears once of a holder on another machine, whose heartbeat has to be watched first.
+
+    Raises:
+        FileNotFoundError: the folder above the one of `path` is not there; a storage that went away is not made anew.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     watch = _Watch(time.monotonic)
     told = False
     while True:
@@ -137,7 +137,7 @@ def take_lease(
             continue  # released between the two looks
         verdict = "free" if holder is None else watch.look(holder)
         if verdict == "free":
-            lease = _take(path, (generation or 0) + 1)
+            lease = _take(path, (generation or 0) + 1, owner)
             if lease is not None:
                 return lease
             continue
@@ -192,19 +192,19 @@ class _Watch:
         return "alive" if has_beaten or holder.machine == _machine() else "unknown"
 
 
-def _take(path: Path, generation: int) -> Lease | None:
+def _take(path: Path, generation: int, owner: str) -> Lease | None:
     """The lease of that generation, unless another process was faster."""
-    process = psutil.Process()
     holder = Holder(
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
         machine=_machine(),
-        pid=process.pid,
-        process_started=process.create_time(),
+        pid=os.getpid(),
+        process_started=_start_of(os.getpid()) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
+        owner=owner,
     )
     complete = path.with_name(f".{path.name}.{holder.token}.tmp")
-    complete.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+    _write(complete, holder)
     try:
         os.link(complete, _file(path, generation))
     except FileExistsError:
@@ -220,10 +220,13 @@ def _take(path: Path, generation: int) -> Lease | None:
     return Lease(path, generation, holder)
 
 
-def _replace(file: Path, holder: Holder) -> None:
-    unfinished = file.with_name(f".{file.name}.{holder.token}.tmp")
-    unfinished.write_text(json.dumps(asdict(holder)), encoding="utf-8")
-    os.replace(unfinished, file)
+def _write(file: Path, holder: Holder, *, rename_to: Path | None = None) -> None:
+    with file.open("w", encoding="utf-8") as out:
+        json.dump(asdict(holder), out)
+        out.flush()
+        os.fsync(out.fileno())
+    if rename_to is not None:
+        os.replace(file, rename_to)
 
 
 def _file(path: Path, generation: int) -> Path:
@@ -244,9 +247,33 @@ def _newest(path: Path) -> int | None:
 
 
 def _read(file: Path) -> Holder | None:
+    """What the file says; one that makes no sense, as after a power cut, is of a holder that is gone."""
     try:
         return Holder(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Holder(token=file.name, host="?", machine=_machine(), pid=-1, process_started=-1.0, since="?")
+
+
+def _start_of(pid: int) -> float | None:
+    """When a process of this machine started, ticks since boot; None when it is gone. No clock that can be set is asked."""
+    try:
+        # proc(5): the second field is a name in parentheses; the state is the third field, the start the 22nd
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _start_elsewhere(pid)
+    except ProcessLookupError:
+        return None
+    return None if fields[0] in "ZX" else float(fields[19])
+
+
+def _start_elsewhere(pid: int) -> float | None:
+    """The same where there is no /proc: seconds since the epoch."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time())
+    except (psutil.NoSuchProcess, ValueError):
         return None
 
 

@@ -54,10 +54,12 @@ def patiently(
                 raise
             trouble = describe_trouble(storage, error)
             if clock() - began >= patience_seconds:
-                waited = f"{trouble}; waited {patience_seconds:.0f} s (recovery.storage_patience_seconds)"
-                raise StorageError(waited) from error
+                waited = f"; waited {patience_seconds:.0f} s (recovery.storage_patience_seconds)" if patience_seconds else ""
+                raise StorageError(
+                    f"{trouble}{waited}; free space or bring it back, then run the same command again"
+                ) from error
             if tries:  # a single failure is no news
-                say(trouble)
+                say(f"{trouble}; free space or bring it back, and everything goes on by itself")
             sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
         else:
@@ -67,7 +69,7 @@ def patiently(
 
 
 def describe_trouble(storage: Path, error: OSError) -> str:
-    """What is wrong with the storage, in one line that says what to do."""
+    """What is wrong with the storage, in one line."""
     cause = error.__cause__ if isinstance(error, StorageError) else error  # what was waited for
     what = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
-    return f"storage {storage} cannot be written ({what}); free space or bring it back, and everything goes on by itself"
+    return f"storage {storage} cannot be written ({what})"

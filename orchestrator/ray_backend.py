@@ -22,7 +22,7 @@ import ray
 from ray import tune
 
 from orchestrator.backend import Listener
-from orchestrator.errors import InfeasibleError, SweepError
+from orchestrator.errors import InfeasibleError, StorageError, SweepError
 from orchestrator.lease import holder_of
 from orchestrator.machine import num_cpus
 from orchestrator.preset import Resources
@@ -49,13 +49,14 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Holds the first trial of this process."""
         self._attempt: Attempt | None = None
-        self._launched_at = psutil.Process().create_time()
+        age = max(0.0, time.time() - psutil.Process().create_time())  # of this process
+        self._launched_at = time.monotonic() - age
         notice_sigterm(lambda: self._attempt is not None)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Holds the next trial."""
         self.cleanup()
-        self._launched_at = time.time()
+        self._launched_at = time.monotonic()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class TrialActor(tune.Trainable):
         if not isinstance(result, Ended):
             return {"shown": result}
         self.cleanup()
-        if sigterm_noticed():
+        if sigterm_noticed() and result.status != "completed":
             raise WorkerPreemptedError("the worker was told to end (SIGTERM)")
         return {"done": True, "ended": result}
 
@@ -86,11 +87,12 @@ class WorkerPreemptedError(Exception):
 
 
 class _Relay(tune.Callback):
-    """Passes Tune's events on to a listener; its errors are logged, never raised into Tune's loop."""
+    """Passes Tune's events on to a listener; its errors are never raised into Tune's loop: one in the storage ends the run."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.running: set[str] = set()
+        self.trouble: StorageError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its snapshots, which nothing here reads
@@ -114,10 +116,11 @@ class _Relay(tune.Callback):
         self.running.discard(_key_of(trial))
         self._tell(self._listener.errored, trial, *_error_of(trial))
 
-    @staticmethod
-    def _tell(hear: Callable[..., object], trial: Any, *what: Any) -> None:
+    def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> None:
         try:
             hear(_key_of(trial), *what)
+        except StorageError as error:
+            self.trouble = error
         except Exception:
             _log.exception("could not record what happened to trial %s", _key_of(trial))
 
@@ -137,17 +140,16 @@ def _error_of(trial: Any) -> tuple[str, str]:
 
 
 class _StopAll(tune.Stopper):
-    """Begins no further trial once a stop is requested and what runs has come to its end."""
+    """Ends the run of Tune, with the trials that it has not begun."""
 
-    def __init__(self, stop_requested: Callable[[], bool], is_running: Callable[[], bool]) -> None:
-        self._stop_requested = stop_requested
-        self._is_running = is_running
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self._is_over = is_over
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stop_requested() and not self._is_running()
+        return self._is_over()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see _Relay
@@ -202,7 +204,7 @@ class RayBackend:
     ) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
-        self._storage = settings.storage
+        self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = _Relay(listener)
         tuner = tune.Tuner(
@@ -221,7 +223,7 @@ class RayBackend:
                 failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainables write their own
                 callbacks=[relay],
-                stop=_StopAll(stop_requested, lambda: bool(relay.running)),
+                stop=_StopAll(lambda: bool(relay.trouble) or (stop_requested() and not relay.running)),
                 verbose=0,
             ),
         )
@@ -230,6 +232,8 @@ class RayBackend:
             ended = tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        if relay.trouble is not None:
+            raise relay.trouble
         if not stop_requested():
             _check_all_ran(
                 {trial.key for trial in trials}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))]
@@ -242,8 +246,8 @@ class RayBackend:
 
     def kill(self, trial_key: str) -> None:
         """See `orchestrator.backend.Backend.kill`: asks every node whether it has the process that holds the trial's lease."""
-        holder = holder_of(trial_lease(self._storage, trial_key), time.time())
-        if holder is not None:
+        holder = holder_of(trial_lease(self._settings.storage, trial_key), time.time())
+        if holder is not None and holder.owner == self._settings.run_id:
             _on_nodes(lambda: holder.end(), [node["NodeID"] for node in _nodes()])
 
 

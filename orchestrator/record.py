@@ -6,6 +6,7 @@ Only the driver writes plans, runs and events; whoever finds an attempt whose wo
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import tempfile
 import time
@@ -77,6 +78,7 @@ class LedgerWriter:
         self.storage = storage
         self._patience_seconds = patience_seconds
         self._say = say
+        self._said = ""
 
     def write(self, table: str, part: str, rows: list[dict[str, Any]]) -> None:
         """Replaces a part.
@@ -87,7 +89,9 @@ class LedgerWriter:
         try:
             self.patiently(lambda: write_part(self.storage, table, part, rows))
         except OSError as error:
-            spool = Path(tempfile.gettempdir()) / "sweep-ledger-spool"
+            spool = (
+                Path(tempfile.gettempdir()) / f"sweep-ledger-spool-{hashlib.sha256(str(self.storage).encode()).hexdigest()[:8]}"
+            )
             write_part(spool, table, part, rows)
             raise StorageError(f"{error}; the rows are safe in {spool}: copy its ledger/ to {self.storage}") from error
 
@@ -101,7 +105,16 @@ class LedgerWriter:
 
     def patiently(self, write: Callable[[], T]) -> T:
         """The result of any write to the storage, called again until the storage takes it. Raises StorageError."""
-        return patiently(write, self.storage, patience_seconds=self._patience_seconds, say=self._say)
+        return patiently(write, self.storage, patience_seconds=self._patience_seconds, say=self._say_once)
+
+    def give_up(self) -> None:
+        """From now on writes are tried once: whoever asks has waited long enough."""
+        self._patience_seconds = 0
+
+    def _say_once(self, what: str) -> None:
+        if what != self._said:
+            self._said = what
+            self._say(what)
 
 
 class EventLog:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from orchestrator.budget import Budget
+from orchestrator.errors import StorageError
 from orchestrator.failures import FREE, Decision, FailureClass, class_of_death, decide, signature_of
 from orchestrator.record import EventLog, LedgerWriter, close_attempt
 from orchestrator.stop import PREEMPTED, StopFile
@@ -16,6 +19,9 @@ from orchestrator.worker import Ended, RunSettings
 from results.parts import read_attempts
 
 __all__ = ["INTERRUPTED", "SAME_ERROR", "Failure", "Outcome", "Recorder", "Running", "Watcher", "last_line"]
+
+_MAX_UNCLAIMED = 3
+"""Workers of a trial that may end before they begin: code that cannot be imported on some node, say."""
 
 INTERRUPTED = "interrupted"
 SAME_ERROR = "same error"
@@ -86,6 +92,8 @@ class Recorder:
         self._watcher = watcher
         self._outcome = outcome
         self._ended: set[str] = set()
+        self._judged: dict[str, int] = {}  # trial key -> newest attempt whose end was dealt with
+        self._unclaimed: Counter[str] = Counter()  # workers that ended before they claimed an attempt
 
     def started(self, trial_key: str) -> None:
         if self.stop.reason is not None or trial_key in self._ended:  # the worker that gets it now gives it back at once
@@ -122,14 +130,15 @@ class Recorder:
     def errored(self, trial_key: str, error_type: str, error: str) -> bool:
         held, overdue = self._release(trial_key), trial_key in self.overdue
         self.overdue.discard(trial_key)
-        rows = read_attempts(self.settings.storage, trial_key)
+        if error_type == StorageError.__name__:  # the worker has waited; there is no use in waiting as long again
+            self._writer.give_up()
+        rows = self._writer.patiently(lambda: read_attempts(self.settings.storage, trial_key))
         newest = rows[-1] if rows and rows[-1]["run_id"] == self.settings.run_id else None
-        if newest is not None and newest["status"] == "running":
+        if newest is None or newest["attempt"] <= self._judged.get(trial_key, 0):
+            return self._errored_unclaimed(trial_key, error_type, error)
+        self._judged[trial_key] = newest["attempt"]
+        if newest["status"] == "running":
             rows[-1] = newest = self._close(newest, held, overdue, error_type, error)
-        if newest is None:  # its worker ended before it claimed the attempt, or another process took it over
-            self._events.add(trial_key, "lost", reason="retrying", error_type=error_type, error=error)
-            self._watcher.retrying(trial_key, f"{error_type}: {last_line(error)}")
-            return True
         decision = self._decision(trial_key, rows)
         if not decision.go_on:
             self._give_up(trial_key, rows, decision.why)
@@ -145,10 +154,26 @@ class Recorder:
         self._watcher.retrying(trial_key, _what_happened(newest, decision))
         return True
 
+    def _errored_unclaimed(self, trial_key: str, error_type: str, error: str) -> bool:
+        """Its worker ended before it claimed an attempt, or another process has taken the trial over."""
+        self._unclaimed[trial_key] += 1
+        if self._unclaimed[trial_key] < _MAX_UNCLAIMED:
+            self._events.add(trial_key, "lost", reason="retrying", error_type=error_type, error=error)
+            self._watcher.retrying(trial_key, f"{error_type}: {last_line(error)}")
+            return True
+        self._outcome.failed[trial_key] = Failure("lost", signature_of(error_type, error), error_type, error)
+        told: dict[str, Any] = {"failure_class": "lost", "error_type": error_type, "error": error}
+        why = f"{_MAX_UNCLAIMED} workers ended before they could begin"
+        self._end(trial_key, "lost", reason=why, shown=f"{error_type}: {last_line(error)} ({why})", **told)
+        self._stop_if_all_alike(self._outcome.failed[trial_key])
+        return False
+
     def lose_running(self, reason: str) -> None:
-        """Marks what is running as lost: its workers end with the driver."""
-        for trial_key in sorted(self.running):
-            self._events.add(trial_key, "lost", reason=reason)
+        """Marks what is running as lost, as its workers end with the driver; without waiting for the storage."""
+        self._writer.give_up()
+        with contextlib.suppress(StorageError):
+            for trial_key in sorted(self.running):
+                self._events.add(trial_key, "lost", reason=reason)
         self.running.clear()
 
     def _release(self, trial_key: str) -> float:
@@ -189,6 +214,9 @@ class Recorder:
         status = "lost" if row["failure_class"] in FREE else "failed"
         shown = f"{failure.failure_class}: {failure.error_type}: {last_line(failure.error)} ({why})"
         self._end(trial_key, status, attempt=row["attempt"], reason=why, shown=shown, **_told(row))
+        self._stop_if_all_alike(failure)
+
+    def _stop_if_all_alike(self, failure: Failure) -> None:
         same = sum(other.signature == failure.signature for other in self._outcome.failed.values())
         if same >= self.settings.recovery.max_same_failures:
             self.stop.request(f"{SAME_ERROR} ({same} trials failed with {failure.error_type}, signature {failure.signature})")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
+from orchestrator.machine import num_gpus
 from orchestrator.preset import Recovery
 from orchestrator.trial import Trial
 from orchestrator.worker import Attempt, Ended, RunSettings
@@ -95,6 +96,10 @@ def replay_trial(trial_key: str, storage: Path, say: Callable[[str], None]) -> R
     ledger = Ledger(storage)
     recorded = _recorded(ledger, trial_key)
     trial = _trial(recorded)
+    if recorded["device"] != "cpu" and not num_gpus():
+        raise SweepError(
+            f"{trial_key} was run on {recorded['device']}, and this machine has no GPU; replay it where there is one"
+        )
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
         say(f"running {trial.summary} again, {recorded['num_threads']} threads")
         _run(trial, recorded, Path(folder), storage / "prepared", say)
@@ -192,8 +197,9 @@ def _run(trial: Trial, recorded: Mapping[str, Any], folder: Path, prepared: Path
         gpus=float(recorded["device"] != "cpu"),
         memory_bytes=None,
         recovery=Recovery(max_retries=0),
+        micro_batches=recorded["micro_batches"] or 1,
     )
-    attempt = Attempt(trial, settings, launched_at=time.time())
+    attempt = Attempt(trial, settings, launched_at=time.monotonic())
     try:
         while not isinstance(result := attempt.advance(), Ended):
             say(f"epoch {result['epoch']:g}")

@@ -39,7 +39,7 @@ from orchestrator.preset import load_preset
 from orchestrator.progress import progress_for
 from orchestrator.recorder import INTERRUPTED, Outcome
 from orchestrator.standing import remaining, statuses, superseded, unfinished
-from orchestrator.stop import PREEMPTED
+from orchestrator.stop import PREEMPTED, TAKEN_OVER
 from orchestrator.sweep import Request, run_sweep
 from results.errors import LedgerError
 from trainables.data.errors import DataError
@@ -274,9 +274,9 @@ def _run(plan: Plan, storage: Path, request: Request, backend: BackendName, addr
 
 
 def _exit_code(outcome: Outcome) -> int:
-    by_signal = {INTERRUPTED: 130, PREEMPTED: 143}
-    if outcome.stop_reason in by_signal:
-        return by_signal[outcome.stop_reason]
+    special = {INTERRUPTED: 130, PREEMPTED: 143, TAKEN_OVER: 2}
+    if outcome.stop_reason in special:
+        return special[outcome.stop_reason]
     if outcome.failed or outcome.failed_before:
         return 1
     complete = outcome.already_done + len(outcome.completed) == outcome.planned

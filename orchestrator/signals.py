@@ -17,9 +17,12 @@ __all__ = ["stop_on_signals"]
 def stop_on_signals(stop: StopFile, say: Callable[[str], None]) -> Iterator[None]:
     """Turns signals into requests to stop while the context is open."""
 
+    asked: list[int] = []
+
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.reason is not None:
+        if asked:
             raise KeyboardInterrupt
+        asked.append(number)
         stop.request(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
         say("stopping: running trials make a checkpoint first; once more to stop at once")
 

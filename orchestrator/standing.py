@@ -15,7 +15,21 @@ from orchestrator.trial import Trial
 from orchestrator.worker import trial_lease
 from results.ledger import Ledger
 
-__all__ = ["Standing", "forgiven", "mark_lost", "newest_event", "remaining", "statuses", "superseded", "unfinished"]
+__all__ = [
+    "RETRY",
+    "Standing",
+    "close_lost_attempts",
+    "forgiven",
+    "mark_lost",
+    "newest_event",
+    "remaining",
+    "statuses",
+    "superseded",
+    "unfinished",
+]
+
+RETRY = "retry"
+"""Reason of the event by which a failed trial is planned again; earlier failures no longer count."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +72,16 @@ def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] =
     return [trial for trial, how in standing if not how.is_done and (not how.is_failed or trial.key in again)]
 
 
-def forgiven(storage: Path, keys: Iterable[str]) -> dict[str, int]:
-    """For each trial to retry, the attempt from which failures count again."""
-    rows = Ledger(storage).sql("SELECT trial_key, max(attempt) + 1 AS next FROM attempts GROUP BY 1").to_pylist()
-    wanted = set(keys)
-    return {row["trial_key"]: row["next"] for row in rows if row["trial_key"] in wanted}
+def forgiven(storage: Path, retry: Iterable[str]) -> dict[str, int]:
+    """For each trial that was or is to be retried, the attempt from which its failures count."""
+    ledger = Ledger(storage)
+    earlier = ledger.sql(
+        f"SELECT trial_key, max(attempt) + 1 AS next FROM events WHERE reason = '{RETRY}' AND attempt IS NOT NULL GROUP BY 1"
+    )
+    now = ledger.sql("SELECT trial_key, max(attempt) + 1 AS next FROM attempts GROUP BY 1")
+    wanted = set(retry)
+    found = {row["trial_key"]: row["next"] for row in earlier.to_pylist()}
+    return found | {row["trial_key"]: row["next"] for row in now.to_pylist() if row["trial_key"] in wanted}
 
 
 def newest_event(storage: Path) -> datetime | None:
@@ -78,33 +97,37 @@ _CALLED_RUNNING = """
 """
 
 
-def mark_lost(plan: Plan, storage: Path, writer: LedgerWriter, events: EventLog) -> None:
-    """Closes what is still called running although nobody runs it: their driver has ended, for we hold its lease."""
-    ledger = Ledger(storage)
-    keys = {trial.key for trial in plan.trials}
-    live = {key for key in keys if holder_of(trial_lease(storage, key), time.time())}  # another sweep has it in common
-    for row in ledger.sql("SELECT trial_key, attempts FROM trials WHERE status = 'running'").to_pylist():
-        if row["trial_key"] in keys - live:
-            events.add(row["trial_key"], "lost", attempt=row["attempts"], reason="its driver ended")
-    for row in ledger.sql(_CALLED_RUNNING).to_pylist():
-        if row["trial_key"] in keys - live:
-            seconds, gpus = row.pop("seconds"), row.pop("gpus")
-            held = None if seconds is None else (max(0.0, seconds) + (row["startup_seconds"] or 0.0), gpus or 0.0)
+def close_lost_attempts(plan: Plan, storage: Path, writer: LedgerWriter) -> None:
+    """Closes the rows of attempts that nobody runs any more: their driver has ended, for we hold its lease."""
+    dead = _dead(plan, storage)
+    for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist():
+        seconds, gpus = row.pop("seconds"), row.pop("gpus")
+        held = None if seconds is None else (max(0.0, seconds) + (row["startup_seconds"] or 0.0), gpus or 0.0)
+        if row["trial_key"] in dead:
             close_attempt(writer, row, held=held)
 
 
+def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:
+    """Says of trials that are still called running that they were lost with their driver."""
+    dead = _dead(plan, storage)
+    for row in Ledger(storage).sql("SELECT trial_key, attempts FROM trials WHERE status = 'running'").to_pylist():
+        if row["trial_key"] in dead:
+            events.add(row["trial_key"], "lost", attempt=row["attempts"], reason="its driver ended")
+
+
+def _dead(plan: Plan, storage: Path) -> set[str]:
+    """The plan's trials that no process holds; another sweep may have some in common, and run them now."""
+    now = time.time()
+    return {trial.key for trial in plan.trials if holder_of(trial_lease(storage, trial.key), now) is None}
+
+
 def superseded(plan: Plan, storage: Path) -> dict[str, tuple[int, int]]:
-    """Trainables of the plan whose version is newer than that of equal trials in the ledger: old version, trials."""
-    wanted = {(trial.trainable, trial.version) for trial in plan.trials}
-    rows = Ledger(storage).sql(
-        """
-        SELECT architecture, trainable_version AS version, count(DISTINCT trial_key) AS trials
-        FROM trials WHERE status = 'completed' GROUP BY ALL
-        """
-    )
-    return {
-        row["architecture"]: (row["version"], row["trials"])
-        for row in rows.to_pylist()
-        for name, version in wanted
-        if row["architecture"] == name and row["version"] < version
-    }
+    """Trainables of the plan that older versions completed trials of: the newest of those versions, and how many trials."""
+    versions = {trial.trainable: trial.version for trial in plan.trials}
+    query = """
+        SELECT architecture, trainable_version AS version, count(*) AS trials
+        FROM trials WHERE status = 'completed' GROUP BY ALL ORDER BY version
+    """
+    rows = Ledger(storage).sql(query).to_pylist()
+    older = [row for row in rows if row["version"] < versions.get(row["architecture"], 0)]
+    return {row["architecture"]: (row["version"], row["trials"]) for row in older}

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["PREEMPTED", "StopFile", "StopWatch", "notice_sigterm", "sigterm_noticed"]
+__all__ = ["PREEMPTED", "TAKEN_OVER", "StopFile", "StopWatch", "notice_sigterm", "sigterm_noticed"]
 
 PREEMPTED = "preempted"
+TAKEN_OVER = "taken over by another driver"
 _LOOK_SECONDS = 0.5
 _sigterm = threading.Event()
 
@@ -27,12 +28,17 @@ class StopFile:
         self._requested: str | None = None
 
     def request(self, reason: str) -> None:
-        """Asks every running trial to stop, because of `reason`. Where the storage fails, only this process knows."""
+        """Asks every running trial to stop, because of `reason`. Where the storage fails, only this process knows as yet."""
         if self.reason is None:
             self._requested = reason
+            self.renew()
+
+    def renew(self) -> None:
+        """Writes a request once more that a failing storage did not take."""
+        if self._requested is not None and not self.path.exists():
             unfinished = self.path.with_name(f".{self.path.name}.tmp")
             with contextlib.suppress(OSError):
-                unfinished.write_text(reason, encoding="utf-8")
+                unfinished.write_text(self._requested, encoding="utf-8")
                 os.replace(unfinished, self.path)
 
     @property

@@ -14,13 +14,13 @@ from orchestrator.errors import LeaseLostError
 from orchestrator.lease import Lease, holder_of
 from orchestrator.record import RunLog
 from orchestrator.recorder import Recorder
+from orchestrator.stop import TAKEN_OVER
 from orchestrator.worker import trial_lease
 
-__all__ = ["TAKEN_OVER", "Supervisor"]
+__all__ = ["Supervisor"]
 
 _log = logging.getLogger(__name__)
 
-TAKEN_OVER = "taken over by another driver"
 _TICK_SECONDS = 1.0
 _TICKS_PER_BEAT = 5
 
@@ -71,6 +71,7 @@ class Supervisor:
     def _tick(self, ticks: int) -> None:
         self._check_budget()
         self._check_lease()
+        self._recorder.stop.renew()
         self._end_overdue()
         self._pass_on_notes()
         if self._trouble or ticks % _TICKS_PER_BEAT == 0:
@@ -80,7 +81,8 @@ class Supervisor:
         """Renews the run's row, by which trouble with the storage shows."""
         trouble = self._run_log.beat()
         if bool(trouble) != bool(self._trouble):
-            self._say(trouble or "the storage is back; everything goes on")
+            waiting = f"{trouble}; free space or bring it back, and everything goes on by itself"
+            self._say(waiting if trouble else "the storage is back; everything goes on")
             for running in list(self._recorder.running.values()):
                 running.heard = time.monotonic()  # waiting is not hanging
         self._trouble = trouble
@@ -110,10 +112,16 @@ class Supervisor:
         now = time.monotonic()
         for trial_key, running in list(self._recorder.running.items()):
             waits = bool(self._trouble or self._said.get(trial_key))
+            if now - running.heard > limit and not self._is_ours(trial_key):  # it waits for another sweep's worker
+                running.heard = now
             if now - running.heard > limit and not waits and trial_key not in self._recorder.overdue:
                 self._recorder.overdue.add(trial_key)
                 self._say(f"{trial_key} has not reported for {limit:g} s; its worker is ended")
                 self._backend.kill(trial_key)
+
+    def _is_ours(self, trial_key: str) -> bool:
+        holder = holder_of(trial_lease(self._recorder.settings.storage, trial_key), time.time())
+        return holder is None or holder.owner == self._recorder.settings.run_id
 
     def _pass_on_notes(self) -> None:
         """Workers cannot speak to the user, but their leases can."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.backend import Backend
-from orchestrator.budget import Budget, Spent, spent_so_far
+from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
 from orchestrator.errors import StorageError, SweepError, SweepLockedError
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
@@ -22,7 +22,7 @@ from orchestrator.plan import Plan
 from orchestrator.record import EventLog, LedgerWriter, RunLog
 from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
 from orchestrator.signals import stop_on_signals
-from orchestrator.standing import forgiven, mark_lost, newest_event, statuses, unfinished
+from orchestrator.standing import RETRY, close_lost_attempts, forgiven, mark_lost, newest_event, statuses, unfinished
 from orchestrator.supervise import Supervisor
 from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
@@ -62,6 +62,8 @@ def run_sweep(
     check_writable(storage)
     with sweep_lease(storage, plan.sweep_id, say) as lease:
         tidy_leftovers(storage, time.time())
+        patience = plan.preset.recovery.storage_patience_seconds
+        close_lost_attempts(plan, storage, LedgerWriter(storage, patience, say))  # what they have cost counts
         todo, spent, outcome = _what_to_do(plan, storage, request)
         if todo:
             prepare(todo)
@@ -69,7 +71,7 @@ def run_sweep(
         if todo:
             with session() as backend, watch(todo, backend) as watcher:
                 settings = _settings(plan, storage, request, backend)
-                _Run(plan, settings, request.budget, spent, lease, backend, watcher, outcome).carry_out(todo)
+                _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome).carry_out(todo)
         tidy_checkpoints(plan, storage)
         return outcome
 
@@ -82,8 +84,10 @@ def _what_to_do(plan: Plan, storage: Path, request: Request) -> tuple[list[Trial
     outcome.failed_before = [key for key, how in known.items() if how.is_failed and key not in request.retry]
     spent = spent_so_far(storage, plan.sweep_id)
     room = len(todo) if request.budget.trials is None else max(0, request.budget.trials - spent.trials)
-    if todo and (reason := request.budget.reached(spent)):
-        outcome.stop_reason = reason
+    goal = request.budget.stop_at
+    reached = request.budget.goal if goal and goal_reached(storage, goal, known) else request.budget.reached(spent)
+    if todo and reached:
+        outcome.stop_reason = reached
         return [], spent, outcome
     if room < len(todo):
         outcome.stop_reason = f"budget (--max-trials {request.budget.trials})"
@@ -112,6 +116,7 @@ class _Run:
     plan: Plan
     settings: RunSettings
     budget: Budget
+    retry: frozenset[str]
     spent: Spent
     lease: Lease
     backend: Backend
@@ -121,10 +126,12 @@ class _Run:
     def carry_out(self, todo: list[Trial]) -> None:
         """Runs the trials, records what happens, and says in the ledger how the run ended."""
         storage, stop = self.settings.storage, self.settings.stop_file
-        writer = LedgerWriter(storage, self.settings.recovery.storage_patience_seconds, self.watcher.say)
+        writer = LedgerWriter(storage, self.settings.recovery.storage_patience_seconds, self._say_of_storage)
         run_id, newest = self.settings.run_id, newest_event(storage)
         events = EventLog(writer, self.plan.sweep_id, run_id, socket.gethostname(), _now, newest)
-        mark_lost(self.plan, storage, writer, events)
+        mark_lost(self.plan, storage, events)
+        for trial_key in self.retry:
+            events.add(trial_key, "planned", attempt=self.settings.forgiven[trial_key] - 1, reason=RETRY)
         run_log = RunLog(writer, _run_row(self.settings, self.backend), _now)
         recorder = Recorder(self.settings, writer, events, stop, self.budget, self.watcher, self.outcome)
         supervisor = Supervisor(
@@ -143,6 +150,9 @@ class _Run:
         finally:
             stop.withdraw()
             run_log.end(how)
+
+    def _say_of_storage(self, trouble: str) -> None:
+        self.watcher.say(trouble or "the storage is back; everything goes on")
 
     def _run_rounds(self, todo: list[Trial], recorder: Recorder, stop_requested: Callable[[], bool]) -> None:
         """Runs what the backend could not even begin once more, as long as that gets on."""

@@ -6,8 +6,10 @@ What is live or can be resumed is never touched.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,12 @@ _COMPLETED = """
 """
 
 
+_NEEDED = """
+    SELECT DISTINCT unnest(parent_keys) AS trial_key FROM plans
+    UNION SELECT trial_key FROM plans WHERE sweep_id <> $sweep
+"""
+
+
 @dataclass(frozen=True)
 class DiskUse:
     """What lies in the storage, bytes."""
@@ -41,7 +49,8 @@ class DiskUse:
 def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
     """Removes the final weights of the plan's completed trials that `recovery.keep_checkpoints` does not ask for.
 
-    Weights that other trials of the ledger need as parents stay. Returns the keys of the trials whose weights went.
+    Weights that other trials need as parents stay, and those of trials that another sweep has too. Returns the keys of the
+    trials whose weights went.
     """
     recovery = plan.preset.recovery
     ours = {trial.key for trial in plan.trials}
@@ -53,8 +62,7 @@ def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
     if recovery.keep_checkpoints == "all":
         return []
     kept = set(ranked[: recovery.num_best] if recovery.keep_checkpoints == "best" else ())
-    parents = ledger.sql("SELECT DISTINCT unnest(parent_keys) AS trial_key FROM plans").to_pylist()
-    kept |= {row["trial_key"] for row in parents}
+    kept |= {row["trial_key"] for row in ledger.sql(_NEEDED, {"sweep": plan.sweep_id}).to_pylist()}
     removed = []
     for trial_key in ranked:
         folder = storage / "checkpoints" / trial_key
@@ -77,9 +85,9 @@ def _forget(trial_key: str, storage: Path) -> None:
 def tidy_leftovers(storage: Path, now: float) -> None:
     """Removes what killed processes left: old temporary files, and leases that nobody holds. `now`: wall clock."""
     for folder in ("ledger", "sweeps", "leases", "checkpoints", "corpora", "prepared"):
-        for path in (storage / folder).rglob("*.tmp"):
+        for path in _files(storage / folder):
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and now - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
+                if path.suffix == ".tmp" and now - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
                     path.unlink()
     for path in (storage / "leases").glob("*.lease.*"):
         remove_if_free(path.with_name(path.name.partition(".lease.")[0]))
@@ -87,5 +95,15 @@ def tidy_leftovers(storage: Path, now: float) -> None:
 
 def disk_use(storage: Path) -> DiskUse:
     """How much checkpoints take, and how much is free."""
-    files = (path.stat().st_size for path in (storage / "checkpoints").rglob("*") if path.is_file())
-    return DiskUse(sum(files), shutil.disk_usage(storage).free)
+    total = 0
+    for path in _files(storage / "checkpoints"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return DiskUse(total, shutil.disk_usage(storage).free)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below; folders may come and go meanwhile."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield Path(parent, name)

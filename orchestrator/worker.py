@@ -17,8 +17,9 @@ from typing import Any, Literal
 import psutil
 
 from orchestrator import provenance
+from orchestrator.errors import StorageError
 from orchestrator.failures import class_of_error, decide, signature_of
-from orchestrator.lease import Lease, take_lease
+from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
 from orchestrator.stop import PREEMPTED, StopFile, StopWatch
@@ -44,6 +45,7 @@ class RunSettings:
     memory_bytes: int | None
     recovery: Recovery
     forgiven: Mapping[str, int] = field(default_factory=dict)  # trial key -> attempt before which failures do not count
+    micro_batches: int = 1  # parts of a batch, before any trial is out of memory
 
     @property
     def device(self) -> str:
@@ -89,7 +91,13 @@ class Attempt:
     """
 
     def __init__(self, trial: Trial, settings: RunSettings, launched_at: float) -> None:
-        """Takes the trial and the next attempt number. `launched_at`: `time.time()` when the driver asked for the attempt."""
+        """Takes the trial and the next attempt number.
+
+        `launched_at`: `time.monotonic()` of this process when the driver asked for the attempt.
+
+        Raises:
+            StorageError: the storage cannot be read or written.
+        """
         self.trial = trial
         self._settings = settings
         self._stop = StopWatch(settings.stop_file)
@@ -97,26 +105,29 @@ class Attempt:
         self._notes: list[str] = []
         self._reports: Iterator[Report] | None = None
         self._recorder: AttemptRecorder | None = None
-        self._ended = self._take()
-        if self._ended is None:
-            self._train = train_function(trial.trainable)  # the first in a process imports torch
-            self._cpu_before = time.process_time()
-            self._train_seconds = 0.0
-            self._startup_seconds = max(0.0, time.time() - launched_at)  # a clock may have been set
-            self._recorder = AttemptRecorder(self._writer, self._first_row())
-        else:
+        self._writer = LedgerWriter(settings.storage, settings.recovery.storage_patience_seconds, self._say)
+        try:
+            self._ended = self._take()
+            if self._ended is None:
+                self._cpu_before = time.process_time()
+                self._train_seconds = 0.0
+                self._launched_at = launched_at
+                self._startup_seconds = time.monotonic() - launched_at
+                self._recorder = AttemptRecorder(self._writer, self._first_row())
+        except BaseException:
+            self.close()
+            raise
+        if self._ended is not None:
             self.close()
 
     def _take(self) -> Ended | None:
         """Waits for the trial and looks at what became of it; None when there is something to run."""
         if not self._stop.reason:
-            taken = take_lease(trial_lease(self._settings.storage, self.trial.key), wait=lambda: not self._stop.reason)
+            taken = self._writer.patiently(self._take_lease)  # which also looks whether the storage is there at all
             self._lease = taken if isinstance(taken, Lease) else None
         if self._lease is None:
             return Ended("not_run", self._stop.reason or "")
-        say = self._lease.say
-        self._writer = LedgerWriter(self._settings.storage, self._settings.recovery.storage_patience_seconds, say)
-        earlier = read_attempts(self._settings.storage, self.trial.key)
+        earlier = self._writer.patiently(lambda: read_attempts(self._settings.storage, self.trial.key))
         if any(row["status"] == "completed" for row in earlier):
             return Ended("completed")
         # The lease is ours, so whoever wrote these is gone.
@@ -125,14 +136,23 @@ class Attempt:
         decision = decide(
             earlier, self._settings.recovery.max_retries, self._settings.run_id, self._settings.forgiven.get(self.trial.key, 1)
         )
-        self._micro_batches = decision.micro_batches
+        self._micro_batches = self._settings.micro_batches * decision.micro_batches
         self._start_over_if_torn()
         return None if decision.go_on else Ended("gave_up", decision.why)
+
+    def _take_lease(self) -> Lease | Holder:
+        path = trial_lease(self._settings.storage, self.trial.key)
+        return take_lease(path, wait=lambda: not self._stop.reason, owner=self._settings.run_id)
+
+    def _say(self, note: str) -> None:
+        if self._lease is not None:
+            self._lease.say(note)
 
     def _start_over_if_torn(self) -> None:
         """Resumed behind rows that are no longer readable, the trial would never report them again."""
         folder = self._settings.checkpoint_dir(self.trial.key)
-        if _checkpoints().newest_step(folder) and (torn := torn_parts(self._settings.storage, self.trial.key)):
+        torn = self._writer.patiently(lambda: torn_parts(self._settings.storage, self.trial.key))
+        if torn and _checkpoints().newest_step(folder):
             self._warn(f"{torn[0]} cannot be read, so the trial starts over; `python -m results verify --repair` puts it away")
             _checkpoints().remove_steps(folder)
 
@@ -148,9 +168,10 @@ class Attempt:
         assert self._recorder is not None
         assert self._lease is not None
         try:
+            reports = self._begun()
             began = time.perf_counter()
             try:
-                report = next(self._started(), None)
+                report = next(reports, None)
             finally:
                 self._train_seconds += time.perf_counter() - began
             self._lease.check()
@@ -176,6 +197,7 @@ class Attempt:
         if self._lease is not None:
             self._lease.release()
             self._lease = None
+        _limit_memory(None)
 
     def _finish(self, status: Literal["completed", "stopped"], reason: str = "") -> Ended:
         assert self._recorder is not None
@@ -210,6 +232,8 @@ class Attempt:
             assert self._lease is not None
             self._lease.check()
             failure_class = class_of_error(error).value
+            if isinstance(error, StorageError):  # it has been waited for; the driver will find the attempt without an end
+                return
             self._recorder.update_attempt(
                 status="failed",
                 failure_class=failure_class,
@@ -221,8 +245,10 @@ class Attempt:
         finally:
             self.close()
 
-    def _started(self) -> Iterator[Report]:
+    def _begun(self) -> Iterator[Report]:
         if self._reports is None:
+            train = train_function(self.trial.trainable)  # the first in a process imports torch: that is start-up
+            self._startup_seconds = time.monotonic() - self._launched_at
             _limit_memory(self._settings.memory_bytes)
             context = TrialContext(
                 seed=self.trial.seed,
@@ -232,22 +258,24 @@ class Attempt:
                 checkpoint_dir=self._settings.checkpoint_dir(self.trial.key),
                 prepared_dir=self._settings.prepared_dir,
                 checkpoint_seconds=self._settings.recovery.checkpoint_seconds,
+                resume_step=self._resumed_step,
                 micro_batches=self._micro_batches,
                 stop_requested=lambda: self._stop.reason is not None,
                 persist=self._persist,
                 warn=self._warn,
             )
-            self._reports = self._train(self.trial.config, context)
+            self._reports = train(self.trial.config, context)
         return self._reports
 
     def _first_row(self) -> dict[str, Any]:
+        self._resumed_step: int = _checkpoints().newest_step(self._settings.checkpoint_dir(self.trial.key))
         return {
             "trial_key": self.trial.key,
             "attempt": self._number,
             "sweep_id": self._settings.sweep_id,
             "run_id": self._settings.run_id,
             "status": "running",
-            "resumed_step": _checkpoints().newest_step(self._settings.checkpoint_dir(self.trial.key)),
+            "resumed_step": self._resumed_step,
             "micro_batches": self._micro_batches,
             "checkpoint": self._checkpoint(),
             "started_at": datetime.now(UTC),
@@ -309,7 +337,8 @@ def _limit_memory(memory_bytes: int | None) -> None:
     if memory_bytes is not None:
         now = psutil.Process().memory_info()
         limit = now.data + max(0, memory_bytes - now.rss)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    if (limit, hard) != resource.getrlimit(resource.RLIMIT_DATA):
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _device_name(device: str) -> str:

@@ -190,10 +190,13 @@ def torn_parts(storage: str | Path | Storage, trial_key: str) -> list[str]:
 
 
 def _is_readable(place: Storage, path: str) -> bool:
+    """Raises OSError when the storage fails: that says nothing of the part."""
     try:
-        pq.read_table(pa.BufferReader(place.read(path)), page_checksum_verification=True)
+        content = place.read(path)
     except FileNotFoundError:
         return True
+    try:
+        pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError):
         return False
     return True

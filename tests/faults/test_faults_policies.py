@@ -191,8 +191,9 @@ def test_the_account_of_a_troubled_sweep_adds_up(run: Run, faulty: Faulty, stora
     from results.spending import load_spending
 
     run(environment=faulty("raise", architecture="exbert", report=2))
-    run("retry", "--failed", environment=faulty("slow"), kill_after=3)
-    run("retry", "--failed")
+    killed = run("retry", "--failed", environment=faulty("slow"), once_said=("started", lambda pid: os.killpg(pid, 9)))
+    assert killed.was_killed
+    assert run("resume").status == 0  # that they are to be tried again is in the ledger too
     [sweep] = Ledger(storage).sql("SELECT DISTINCT sweep_id FROM runs").to_pylist()
     spending = load_spending(Ledger(storage), sweep["sweep_id"])
     slots = Ledger(storage).sql("SELECT sum(wall_seconds * slots) AS seconds FROM runs").to_pylist()[0]["seconds"]

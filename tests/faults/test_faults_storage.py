@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaign import Campaign
+from campaign import SMALL, Campaign
 from drivers import Ended, grid
 
 from results.schema import SCHEMA_VERSION, arrow_schema
@@ -107,6 +107,24 @@ def test_a_storage_that_goes_away_is_waited_for_and_nothing_is_written_in_its_pl
     ended = run(storage, environment=faulty("slow"), once_said=("epoch 1", take_away))
     assert ended.status == 0, ended.stderr
     assert found == [False]
+    assert campaign.golden.differences(storage) == []
+
+
+def test_patience_ends_with_a_clear_line_and_the_sweep_goes_on_later(
+    tmp_path: Path, campaign: Campaign, faulty: Callable[..., dict[str, str]], write_preset: Callable[..., Path]
+) -> None:
+    storage, away = tmp_path / "storage", tmp_path / "away"
+    shutil.copytree(campaign.template, storage)
+    impatient = write_preset(tmp_path, **{**SMALL, "recovery": {"checkpoint_seconds": 0, "storage_patience_seconds": 2}})
+    ended = campaign.server.run(
+        grid(impatient), storage, environment=faulty("slow"), once_said=("epoch 1", lambda _: storage.rename(away))
+    )
+    assert ended.status == 2
+    assert "has vanished" in ended.stderr.splitlines()[-1]
+    assert "then run the same command again" in ended.stderr.splitlines()[-1]
+    assert not storage.exists()
+    away.rename(storage)
+    assert campaign.server.run(grid(campaign.preset), storage).status == 0
     assert campaign.golden.differences(storage) == []
 
 

@@ -53,6 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_second_driver_is_refused_until_the_first_process_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
     with contender(tmp_path / "sweeps" / "grid-1" / "driver") as holder:
         assert said(holder) == "held"
         match = f"being run by process {holder.pid} on "
@@ -67,6 +68,7 @@ def test_a_second_driver_is_refused_until_the_first_process_is_gone(tmp_path: Pa
 
 
 def test_the_lease_is_free_again_after_an_error(tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
     with pytest.raises(RuntimeError), sweep_lease(tmp_path, "grid-1", print):
         raise RuntimeError
     with sweep_lease(tmp_path, "grid-1", print):
@@ -138,3 +140,43 @@ def test_a_note_is_seen_by_others(tmp_path: Path) -> None:
     assert holder.note == "waits for space"
     mine.release()
     assert holder_of(tmp_path / "trial", time.time()) is None
+
+
+def test_a_former_holder_does_not_take_a_later_lease_for_its_own(tmp_path: Path, quick: None) -> None:
+    mine = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(mine, Lease)
+    mine._released.set()  # stuck, while two others come and one goes
+    second = take_lease(tmp_path / "trial", wait=lambda: True)
+    assert isinstance(second, Lease)
+    second.release()
+    third = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(third, Lease)
+    with pytest.raises(LeaseLostError):
+        mine.check()
+    mine.release()
+    third.check()
+    third.release()
+
+
+def test_a_torn_lease_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "trial.lease.3").write_bytes(b"")
+    assert holder_of(tmp_path / "trial", time.time()) is None
+    taken = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(taken, Lease)
+    taken.release()
+
+
+def test_a_lease_does_not_make_a_storage_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        take_lease(tmp_path / "unmounted" / "leases" / "trial", wait=lambda: False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clock_that_is_set_does_not_end_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = take_lease(tmp_path / "trial", wait=lambda: False)
+    assert isinstance(mine, Lease)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    holder = holder_of(tmp_path / "trial", 4e9)
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    mine.release()

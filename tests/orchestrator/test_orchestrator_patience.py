@@ -62,7 +62,9 @@ def test_a_full_storage_is_named_until_there_is_room_again(storage: Path) -> Non
 
 
 def test_patience_ends_with_an_error_that_names_the_setting(storage: Path) -> None:
-    with pytest.raises(StorageError, match=r"No space left on device.*waited 60 s \(recovery\.storage_patience_seconds\)"):
+    with pytest.raises(
+        StorageError, match=r"No space left on device.*waited 60 s \(recovery\.storage_patience_seconds\); free space"
+    ):
         attempt(failing(1000), storage, [], patience=60)
 
 

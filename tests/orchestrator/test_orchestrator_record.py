@@ -67,7 +67,8 @@ def test_a_storage_that_fails_for_good_leaves_the_rows_in_a_spool_folder_that_is
     (storage / "ledger" / "reports").write_text("a file where a folder must be")
     with pytest.raises(StorageError, match=r"the rows are safe in .*sweep-ledger-spool"):
         recorder.add(a_report(5), wall_seconds=1)
-    assert Ledger(storage.parent / "tmp" / "sweep-ledger-spool").sql("SELECT step FROM reports").to_pylist() == [{"step": 5}]
+    [spool] = (storage.parent / "tmp").glob("sweep-ledger-spool-*")
+    assert Ledger(spool).sql("SELECT step FROM reports").to_pylist() == [{"step": 5}]
 
 
 def events(storage: Path, now: Callable[[], datetime], newest: datetime | None = None) -> EventLog:

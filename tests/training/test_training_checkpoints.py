@@ -113,10 +113,9 @@ def test_a_checkpoint_that_may_not_be_opened_is_passed_over(directory: Path) -> 
 def test_a_folder_that_is_not_there_has_nothing(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     assert checkpoints.load_newest(nowhere, "cpu", pytest.fail) is None
-    assert checkpoints.newest_step(nowhere) == checkpoints.size_bytes(nowhere) == 0
+    assert checkpoints.newest_step(nowhere) == 0
     assert checkpoints.newest(nowhere) is None
     checkpoints.remove_steps(nowhere)
-    checkpoints.remove_all(nowhere)
 
 
 def test_the_checkpoint_before_the_newest_stays_and_others_go(directory: Path) -> None:
@@ -154,8 +153,7 @@ def test_final_weights_stand_beside_the_checkpoints_until_these_are_removed(dire
     assert set(torch.load(final)) == {"weight", "bias"}
 
 
-def test_the_size_is_that_of_all_files_and_nothing_stays_after_removing_all(directory: Path) -> None:
-    assert checkpoints.size_bytes(directory) == sum(path.stat().st_size for path in directory.iterdir())
-    checkpoints.remove_all(directory)
-    assert not directory.exists()
-    assert checkpoints.size_bytes(directory) == 0
+def test_a_checkpoint_of_a_later_step_than_was_asked_for_is_left_alone(directory: Path) -> None:
+    state = checkpoints.load_newest(directory, "cpu", pytest.fail, up_to=NEWER - 1)
+    assert state is not None
+    assert state["step"] == OLDER

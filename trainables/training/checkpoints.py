@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +24,9 @@ __all__ = [
     "load_newest",
     "newest",
     "newest_step",
-    "remove_all",
     "remove_steps",
     "save",
     "save_final_weights",
-    "size_bytes",
 ]
 
 FINAL_WEIGHTS = "final.pt"
@@ -63,9 +60,14 @@ def save_final_weights(directory: Path, model: torch.nn.Module) -> Path:
     return _write(directory / FINAL_WEIGHTS, model.state_dict())
 
 
-def load_newest(directory: Path, device: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state that was saved last and can be read, or None. `warn` is told once of files passed over."""
-    path, faults = _newest_whole(directory)
+def load_newest(
+    directory: Path, device: str, warn: Callable[[str], None], *, up_to: int | None = None
+) -> dict[str, Any] | None:
+    """The state that was saved last, of no later step than `up_to`, and can be read; or None.
+
+    `warn` is told once of files passed over.
+    """
+    path, faults = _newest_whole(directory, up_to)
     if faults:
         instead = f"going on from {path.name}" if path else "starting from the beginning"
         warn(f"unreadable checkpoints in {directory}, {instead}: {'; '.join(faults)}")
@@ -94,23 +96,6 @@ def remove_steps(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_all(directory: Path) -> None:
-    """Removes the folder with all that is in it, if it is there."""
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def size_bytes(directory: Path) -> int:
-    """What the folder's files take, unfinished ones too; 0 without the folder. Files may come and go meanwhile."""
-    total = 0
-    for path in directory.glob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
-
-
 def _listing(directory: Path) -> list[tuple[int, Path]]:
     """Step and file of each checkpoint, oldest first."""
     return sorted((_step(path), path) for path in directory.glob("step-*.pt") if _NAME.fullmatch(path.name))
@@ -120,10 +105,12 @@ def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _newest_whole(directory: Path) -> tuple[Path | None, list[str]]:
+def _newest_whole(directory: Path, up_to: int | None = None) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is as it was written, and what is wrong with those that should come before it."""
     faults: list[str] = []
-    for _, path in reversed(_listing(directory)):
+    for step, path in reversed(_listing(directory)):
+        if up_to is not None and step > up_to:  # of a former holder of the trial, whose write came too late
+            continue
         fault = _fault(path)
         if fault is None:
             return path, faults

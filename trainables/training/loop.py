@@ -172,7 +172,9 @@ class FineTuning:
 
     def restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
-        state = checkpoints.load_newest(self.context.checkpoint_dir, self.context.device, self.context.warn)
+        state = checkpoints.load_newest(
+            self.context.checkpoint_dir, self.context.device, self.context.warn, up_to=self.context.resume_step
+        )
         if state is None:
             return
         self.model.load_state_dict(state["model"])
