@@ -1,4 +1,4 @@
-"""The command line: `python -m orchestrator.run grid|resume|retry|replay|plan|status`.
+"""The command line: `python -m orchestrator.run grid|resume|retry|replay|simulate|plan|status`.
 
 Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed or differ, 2 usage, 130 interrupted (143 by
 SIGTERM).
@@ -184,6 +184,46 @@ def replay(
         for line in replayed.describe():
             print(line)
     raise typer.Exit(0 if replayed.is_same else 1)
+
+
+@app.command()
+def simulate(
+    storage: StorageOption = "sweeps-data",
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Curves of this sweep; without one, of all.")] = None,
+    grace: Annotated[list[float] | None, typer.Option("--grace", help="Epochs before the first decision; repeatable.")] = None,
+    eta: Annotated[list[int] | None, typer.Option("--eta", help="One in eta goes on at each rung; repeatable.")] = None,
+    slots: Annotated[list[int] | None, typer.Option("--slots", min=1, help="Trials at a time; repeatable.")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", min=1, help="Trials a search draws; without it, all.")] = None,
+    searches: Annotated[
+        int, typer.Option("--searches", min=1, help="Orders of the trials to simulate for each setting.")
+    ] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay recorded learning curves under early stopping (ASHA): epochs saved, and what that would have cost in loss.
+
+    Example: python -m orchestrator.run simulate --grace 1 --eta 2 --eta 3 --slots 2
+    """
+    from rich.console import Console
+
+    from orchestrator.curves import load_curves, saved_table
+    from orchestrator.simulate import SettingsGrid, sweep_settings
+
+    curves, max_epochs = load_curves(_local(storage), sweep)
+    settings = SettingsGrid(
+        graces=grace or [1.0],
+        etas=eta or [2, 3, 4],
+        slots=slots or [2],
+        variants=("stopping", "promotion"),
+        seeds=range(searches),
+        max_trials=trials,
+    )
+    found = sweep_settings(curves, settings, max_epochs)
+    if as_json:
+        print(json.dumps(found.to_pylist()))
+        return
+    Console().print(saved_table(found))
+    say(f"{len(curves)} recorded curves of {max_epochs:g} epochs, {searches} orders each; median [5 %, 95 %]")
+    say("saved: epochs not trained; regret: the winner's final loss above the best of all; best: searches without regret")
 
 
 @plan_app.command("grid")

@@ -1,0 +1,142 @@
+"""A search space: which settings of a trainable may vary, within which bounds and under which conditions, and what is fixed.
+
+Space(
+    name="layers",
+    trainable="exbert",
+    dimensions={
+        "model.n_layers": Int(3, 6),
+        "model.dropout_placement": Choice(["none", "before"]),
+        "model.moe_dropout": Float(0.05, 0.5, when=Condition("model.dropout_placement", ["before"])),
+    },
+    fixed={"training.batch_size": 8},
+)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces.checks import check_space
+from search_spaces.config_fields import nearest, nested
+from search_spaces.dimensions import Choice, Condition, Dimension, Float, Int, Value
+
+__all__ = ["Choice", "Condition", "Dimension", "Float", "Int", "Space", "Value"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Dimensions by the dotted names of the trainable's settings, in the order in which they are decided.
+
+    Raises:
+        ValueError: when made, if a name, a bound, a choice or a condition does not fit the trainable's settings.
+    """
+
+    name: str
+    trainable: str
+    dimensions: Mapping[str, Dimension]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    """Settings that every trial of the space has, by dotted name."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dimensions", dict(self.dimensions))  # its own: the caller's may change later
+        object.__setattr__(self, "fixed", dict(self.fixed))
+        try:
+            check_space(self.trainable, self.dimensions, self.fixed)
+        except ValueError as error:
+            raise ValueError(f"space {self.name}: {error}") from error
+
+    @property
+    def size(self) -> int | None:
+        """How many points it has; None: a dimension is continuous."""
+        return None if self._continuous() else self._count(list(self.dimensions), {})
+
+    def active(self, values: Mapping[str, Value]) -> tuple[str, ...]:
+        """The dimensions that apply given `values`, in order. One whose condition has no value yet does not apply."""
+        found: dict[str, None] = {}
+        for name, dimension in self.dimensions.items():
+            when = dimension.when
+            if when is None or (when.dimension in found and when.holds(values)):
+                found[name] = None
+        return tuple(found)
+
+    def complete(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """`values` in the space's order, each as its dimension lists it.
+
+        Raises:
+            ValueError: naming every value that is missing, superfluous or out of range.
+        """
+        active = self.active(values)
+        problems = [self._why_superfluous(name, values) for name in values if name not in active]
+        point: dict[str, Value] = {}
+        for name in active:
+            if name not in values:
+                problems.append(f"{name} is missing, it must be {self.dimensions[name].describe()}")
+                continue
+            try:
+                point[name] = self.dimensions[name].checked(values[name])
+            except ValueError as error:
+                problems.append(f"{name} {error}")
+        if problems:
+            raise ValueError(f"space {self.name}: {'; '.join(problems)}")
+        return point
+
+    def overrides(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """The point as nested settings, the fixed ones included: {"model": {...}, "training": {...}}.
+
+        Raises:
+            ValueError: as `complete`.
+        """
+        return nested({**self.fixed, **self.complete(values)})
+
+    def grid(self) -> Iterator[dict[str, Value]]:
+        """Every point, the first dimension outermost.
+
+        Raises:
+            ValueError: at once, if a dimension is continuous.
+        """
+        if continuous := self._continuous():
+            raise ValueError(
+                f"space {self.name}: a grid needs dimensions with finitely many values, got Float for {', '.join(continuous)}; "
+                "list values in a Choice"
+            )
+        return self._points(list(self.dimensions), {})
+
+    def _continuous(self) -> list[str]:
+        return [name for name, dimension in self.dimensions.items() if dimension.values is None]
+
+    def _why_superfluous(self, name: str, values: Mapping[str, Value]) -> str:
+        dimension = self.dimensions.get(name)
+        if name in self.fixed:
+            return f"{name} is fixed to {self.fixed[name]!r}, leave it out"
+        if dimension is None or dimension.when is None:
+            return f"{name} is not one of its dimensions {', '.join(self.dimensions)}{nearest(name, self.dimensions)}"
+        parent = dimension.when.dimension
+        state = f"is {values[parent]!r}" if parent in values else "is not given"
+        return f"{name} does not apply where {parent} {state}, leave it out"
+
+    def _points(self, names: list[str], decided: dict[str, Value]) -> Iterator[dict[str, Value]]:
+        if not names:
+            yield dict(decided)
+            return
+        first, *rest = names
+        for choice in self._alternatives(first, decided):
+            yield from self._points(rest, {**decided, **choice})
+
+    def _count(self, names: list[str], decided: dict[str, Value]) -> int:
+        """Only dimensions that others depend on are walked through; the rest multiply."""
+        if not names:
+            return 1
+        first, *rest = names
+        alternatives = self._alternatives(first, decided)
+        if all(when is None or when.dimension != first for when in (self.dimensions[name].when for name in rest)):
+            return len(alternatives) * self._count(rest, decided)
+        return sum(self._count(rest, {**decided, **choice}) for choice in alternatives)
+
+    def _alternatives(self, name: str, decided: Mapping[str, Value]) -> list[dict[str, Value]]:
+        """What can be added for this dimension; nothing, once, where its condition fails."""
+        dimension = self.dimensions[name]
+        if dimension.when is not None and not dimension.when.holds(decided):
+            return [{}]
+        return [{name: value} for value in dimension.values or ()]
