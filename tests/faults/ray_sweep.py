@@ -73,7 +73,12 @@ class RaySweep:
         return [process for process in self.processes() if _command(process).split(" ")[0].endswith("/raylet")]
 
     def kill(self, what: str, number: int = signal.SIGKILL) -> bool:
-        """Sends a signal to a `worker`, the `raylet` or the `driver`; False when there was none any more."""
+        """Sends a signal to a `worker`, the `raylet` or the `driver`; False when there was none any more.
+
+        A `worker told to end` gets SIGTERM, as on a spot machine.
+        """
+        if what == "worker told to end":
+            return self.kill("worker", signal.SIGTERM)
         if what == "driver":
             self.driver.kill()  # by the object that waits for it: it knows whether there was anything to kill
             return self.driver.wait() == -signal.SIGKILL

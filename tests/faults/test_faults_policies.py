@@ -89,6 +89,7 @@ def test_a_trial_that_diverges_is_not_tried_again(run: Run, faulty: Faulty, stor
     assert attempts(storage) == [("completed", None, 1, 2), ("failed", "diverged", 1, 2)]
 
 
+KEPT = [("none", 0), ("all", 4)]
 LIMIT = {"memory_gib_per_trial": 1.5}
 
 
@@ -97,6 +98,7 @@ def test_a_trial_without_memory_goes_on_at_half_the_batch(run: Run, faulty: Faul
     assert attempts(storage) == [("completed", None, 1, 3), ("completed", None, 2, 1), ("failed", "oom", 1, 1)]
 
 
+@pytest.mark.faults
 def test_a_trial_that_takes_memory_without_end_fails_and_the_others_go_on(run: Run, faulty: Faulty, storage: Path) -> None:
     assert run(environment=faulty("memory", architecture="exbert", report=2), resources=LIMIT).status == 1
     assert trials(storage, "status, failure_class, attempts", "architecture = 'exbert'") == [("failed", "oom", 2)] * 2
@@ -104,16 +106,17 @@ def test_a_trial_that_takes_memory_without_end_fails_and_the_others_go_on(run: R
 
 
 def test_a_trial_that_hangs_is_ended_and_tried_again(run: Run, faulty: Faulty, storage: Path, campaign: Campaign) -> None:
-    ended = run(environment=faulty("hang", report=3, times=1), recovery={"timeout_seconds": 8})
+    ended = run(environment=faulty("hang", report=3, times=1), recovery={"timeout_seconds": 10})
     assert ended.status == 0
-    assert "has not reported for 8 s" in ended.stderr
+    assert "has not reported for 10 s" in ended.stderr
     assert ("failed", "timeout", 1, 1) in attempts(storage)
     assert "_hang" in Ledger(storage).sql("SELECT error FROM attempts WHERE failure_class = 'timeout'").to_pylist()[0]["error"]
     assert campaign.golden.differences(storage) == []
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "reason"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "preempted")]
+    ("number", "code", "reason"),
+    [pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.faults), (signal.SIGTERM, 143, "preempted")],
 )
 def test_a_signal_stops_trials_at_a_step_with_a_checkpoint(
     run: Run, faulty: Faulty, storage: Path, campaign: Campaign, number: int, code: int, reason: str
@@ -176,7 +179,7 @@ def test_a_limit_that_cannot_be_is_refused_before_anything_runs(
     assert attempts(storage) == []
 
 
-@pytest.mark.parametrize(("keep", "left"), [("none", 0), ("best", 1), ("all", 4)])
+@pytest.mark.parametrize(("keep", "left"), [("best", 1), *(pytest.param(*each, marks=pytest.mark.faults) for each in KEPT)])
 def test_final_weights_are_kept_as_asked(run: Run, storage: Path, keep: str, left: int) -> None:
     assert run("--keep-checkpoints", keep, recovery={"num_best": 1}).status == 0
     named = [checkpoint for (checkpoint,) in trials(storage, "checkpoint", "checkpoint IS NOT NULL")]

@@ -76,6 +76,7 @@ def test_a_full_disk_is_waited_out(
     assert campaign.golden.differences(small_disk) == []
 
 
+@pytest.mark.faults
 def test_a_storage_that_becomes_read_only_is_waited_for(
     small_disk: Path, run: Callable[..., Ended], campaign: Campaign, faulty: Callable[..., dict[str, str]]
 ) -> None:
@@ -147,9 +148,9 @@ def truncate(path: Path) -> None:
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a torn reports part": lambda storage: truncate(newest(storage, "ledger/reports/*.parquet")),
     "a torn sweep.json": lambda storage: truncate(newest(storage, "sweeps/*/sweep.json")),
-    "a torn checkpoint": lambda storage: truncate(newest(storage, "checkpoints/*/step-*.pt")),
 }
 MORE_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a torn checkpoint": lambda storage: truncate(newest(storage, "checkpoints/*/step-*.pt")),
     "a torn predictions part": lambda storage: truncate(newest(storage, "ledger/predictions/*.parquet")),
     "a torn attempts part": lambda storage: truncate(newest(storage, "ledger/attempts/*.parquet")),
     "a torn events part": lambda storage: truncate(newest(storage, "ledger/events/*.parquet")),
