@@ -88,7 +88,7 @@ class PlainProgress:
 
     def line(self, state: TrialState, what: str) -> None:
         """Says one thing about one trial."""
-        done = sum(other.status in _ENDED for other in self.states.values())
+        done = sum(other.status in ("completed", "failed") for other in self.states.values())
         self.say(f"[{done}/{len(self.states)}] {state.trial.key} {state.trial.summary}: {what}")
 
 

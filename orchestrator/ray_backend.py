@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _MAX_RESTARTS = 100
 """Of one trial in one run of Tune, should our own policies ever fail to end it."""
 
+_NODES_GONE_SECONDS = 20.0
+
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
 
@@ -91,8 +93,9 @@ class _Relay(tune.Callback):
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._nodes = _NodeWatch(time.monotonic)
         self.running: set[str] = set()
-        self.trouble: StorageError | None = None
+        self.trouble: SweepError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks into its snapshots, which nothing here reads
@@ -116,6 +119,12 @@ class _Relay(tune.Callback):
         self.running.discard(_key_of(trial))
         self._tell(self._listener.errored, trial, *_error_of(trial))
 
+    def is_over(self, stop_requested: Callable[[], bool]) -> bool:
+        """True when Tune should end: after trouble, and once what runs has come to its end when a stop is requested."""
+        if self._nodes.are_gone():
+            self.trouble = SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
+        return self.trouble is not None or (stop_requested() and not self.running)
+
     def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> None:
         try:
             hear(_key_of(trial), *what)
@@ -137,6 +146,23 @@ def _error_of(trial: Any) -> tuple[str, str]:
     except Exception:  # an exception that cannot be unpickled here still has its text
         return "TrialError", Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown error"
     return type(getattr(error, "cause", None) or error).__name__, str(error)
+
+
+class _NodeWatch:
+    """Notices that no node is left: Tune would wait for one for ever."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._looked_at = self._seen_at = clock()
+
+    def are_gone(self) -> bool:
+        """True when there has been no node for `_NODES_GONE_SECONDS`; asks Ray now and then only."""
+        now = self._clock()
+        if now - self._looked_at > _NODES_GONE_SECONDS / 4:
+            self._looked_at = now
+            if _nodes():
+                self._seen_at = now
+        return self._looked_at - self._seen_at > _NODES_GONE_SECONDS
 
 
 class _StopAll(tune.Stopper):
@@ -223,7 +249,7 @@ class RayBackend:
                 failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainables write their own
                 callbacks=[relay],
-                stop=_StopAll(lambda: bool(relay.trouble) or (stop_requested() and not relay.running)),
+                stop=_StopAll(lambda: relay.is_over(stop_requested)),
                 verbose=0,
             ),
         )

@@ -40,7 +40,7 @@ from orchestrator.progress import progress_for
 from orchestrator.recorder import INTERRUPTED, Outcome
 from orchestrator.standing import remaining, statuses, superseded, unfinished
 from orchestrator.stop import PREEMPTED, TAKEN_OVER
-from orchestrator.sweep import Request, run_sweep
+from orchestrator.sweep import Request, check_writable, run_sweep
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -77,11 +77,15 @@ BackendOption = Annotated[BackendName, typer.Option("--backend", help="inline: o
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a long sweep.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 GpuHoursOption = Annotated[
-    float | None, typer.Option("--max-gpu-hours", min=0, help="Stop the sweep at so many, all runs added.")
+    float | None, typer.Option("--max-gpu-hours", min=0, help="GPU-hours at which it stops, all runs added.")
 ]
-HoursOption = Annotated[float | None, typer.Option("--max-hours", min=0, help="Stop the sweep at so many, all runs added.")]
+HoursOption = Annotated[
+    float | None, typer.Option("--max-hours", min=0, help="Hours by the clock at which it stops, all runs added.")
+]
 TrialsOption = Annotated[int | None, typer.Option("--max-trials", min=0, help="Run so many trials of the sweep to their end.")]
-StopAtOption = Annotated[str | None, typer.Option("--stop-at", help="METRIC=VALUE: stop when a trial's validation reaches it.")]
+StopAtOption = Annotated[
+    str | None, typer.Option("--stop-at", help="Stop when a validation reaches em_DOMAIN=PERCENT or val_qa_loss=NATS.")
+]
 KeepOption = Annotated[Keep | None, typer.Option("--keep-checkpoints", help="Final weights to keep; none: as the preset says.")]
 
 
@@ -106,6 +110,8 @@ def grid(
     Example: python -m orchestrator.run grid --preset paper --seeds 3 --max-gpu-hours 20
     """
     root = _local(storage)
+    if not dry_run:
+        check_writable(root)
     plan = _keeping(plan_grid(load_preset(preset, set_ or (), seeds), root), keep_checkpoints)
     if dry_run:
         show_plan(plan, root, as_json=False)
@@ -130,11 +136,11 @@ def resume(
 
     Example: python -m orchestrator.run resume
     """
-    root = _local(storage)
+    root = _existing(storage)
     plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
     plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
     if plan is None:
-        say("nothing to resume: every sweep is finished" if sweep_ids(root) else f"no sweeps in {root}")
+        say(f"nothing to resume: every sweep in {root} is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
     check_current(plan)
     budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
@@ -155,7 +161,7 @@ def retry(
     """
     if not failed:
         raise SweepError("retry takes --failed; to go on with what was interrupted use `resume`")
-    root = _local(storage)
+    root = _existing(storage)
     plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
     plan, keys = next(((plan, keys) for plan in plans if (keys := _failed_keys(plan, root))), (None, frozenset[str]()))
     if plan is None:
@@ -177,7 +183,7 @@ def replay(
     """
     from orchestrator.replay import replay_trial
 
-    replayed = replay_trial(trial_key, _local(storage), say)
+    replayed = replay_trial(trial_key, _existing(storage), say)
     if as_json:
         print(json.dumps(replayed.to_json()))
     else:
@@ -252,7 +258,7 @@ def status(
 
     Example: python -m orchestrator.run status --watch
     """
-    root = _local(storage)
+    root = _existing(storage)
     while True:
         plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, reversed(sweep_ids(root)))
         counts = {plan.sweep_id: count_statuses(plan, root) for plan in plans}
@@ -260,8 +266,8 @@ def status(
             print(json.dumps(counts))
         elif counts:
             print("\n".join(describe_counts(counts, root)))
-        else:
-            say("no sweeps yet; start one with `python -m orchestrator.run grid`")
+        elif not sweep_ids(root):
+            say(f"no sweeps in {root} yet; start one with `python -m orchestrator.run grid`")
         if not watch or not any(holder_of(sweep_dir(root, each) / "driver", time.time()) for each in counts):
             return
         time.sleep(2)
@@ -273,6 +279,13 @@ def _local(storage: str) -> Path:
             f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI"
         )
     return Path(storage).expanduser().resolve()
+
+
+def _existing(storage: str) -> Path:
+    root = _local(storage)
+    if not root.is_dir():
+        raise SweepError(f"there is no storage {root}; name another with --storage or $SWEEPS_STORAGE, or run a grid first")
+    return root
 
 
 def _keeping(plan: Plan, keep: Keep | None) -> Plan:
@@ -381,7 +394,10 @@ def _frozen(storage: Path, sweep_id: str) -> Plan:
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(known) or 'none'}"
         raise SweepError(f"no sweep {sweep_id!r} in {storage}{hint}") from None
     except (ValueError, KeyError) as error:
-        raise SweepError(f"sweep {sweep_id} cannot be read: {error}; plan it again with `grid`") from error
+        raise SweepError(
+            f"sweep {sweep_id} cannot be read: {error}; run the sweep's own command again, which writes its plan anew "
+            "(`python -m results verify` lists what else is wrong)"
+        ) from error
 
 
 def _readable(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:

@@ -22,7 +22,7 @@ __all__ = ["Supervisor"]
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
-_TICKS_PER_BEAT = 5
+_TICKS_PER_BEAT = 2
 
 
 class Supervisor:

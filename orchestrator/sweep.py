@@ -28,7 +28,7 @@ from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
 from orchestrator.worker import RunSettings
 
-__all__ = ["Request", "run_sweep"]
+__all__ = ["Request", "check_writable", "run_sweep", "sweep_lease"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ def sweep_lease(storage: Path, sweep_id: str, say: Callable[[str], None]) -> Ite
     if isinstance(taken, Holder):
         raise SweepLockedError(
             f"sweep {sweep_id} is being run by {taken.described}; "
-            f"watch it with `python -m orchestrator.run status {sweep_id}`, or stop that process first"
+            f"watch it with `python -m orchestrator.run status {sweep_id} --watch --storage {storage}`, or end that process"
         )
     try:
         yield taken

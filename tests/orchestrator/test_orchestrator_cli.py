@@ -153,8 +153,19 @@ def test_a_sweep_id_that_does_not_exist_is_answered_with_the_nearest(
         code, _, err = cli(command, sweep_id[:-1] + "x", "--storage", str(storage))
         assert code == 2
         assert f"did you mean {sweep_id}?" in err
+    (tmp_path / "empty").mkdir()
     code, _, err = cli("retry", "--failed", "grid-0", "--storage", str(tmp_path / "empty"))
     assert (code, err) == (2, f"error: no sweep 'grid-0' in {tmp_path / 'empty'}; there are: none\n")
+
+
+def test_a_storage_that_is_not_there_is_no_finished_one(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    for command in (["resume"], ["status"], ["retry", "--failed"], ["replay", "0123"]):
+        code, _, err = cli(*command, "--storage", str(tmp_path / "nothere"))
+        assert code == 2
+        assert f"there is no storage {tmp_path / 'nothere'}" in err
+    code, _, err = cli("grid", "--storage", "/proc/nowhere")
+    assert code == 2
+    assert "storage /proc/nowhere cannot be written (No such file or directory); or name another with --storage" in err
 
 
 def test_retry_says_what_it_takes_and_when_there_is_nothing_to_do(
