@@ -50,11 +50,11 @@ def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
         larger = " with a larger limit, or none" if outcome.stop_reason.startswith("budget") else ""
         say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger. Go on{larger}:")
         say(f"  {resume_command(plan, storage)}")
-    if outcome.failed_before:
-        say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
     if any(failure.failure_class in FREE for failure in outcome.failed.values()):
         say("some were lost through no fault of their own; go on with:")
         say(f"  {resume_command(plan, storage)}")
+    if outcome.failed_before:
+        say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
     if outcome.failed_before or any(failure.failure_class not in FREE for failure in outcome.failed.values()):
         say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
 

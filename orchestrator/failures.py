@@ -108,9 +108,12 @@ def class_of_error(error: BaseException) -> FailureClass:
     return FailureClass.code
 
 
+_DEATHS = {"OutOfMemoryError": FailureClass.oom, StorageError.__name__: FailureClass.storage}
+
+
 def class_of_death(error_type: str) -> FailureClass:
-    """The class of a worker's end that only the driver saw, by what the backend calls it."""
-    return FailureClass.oom if error_type == "OutOfMemoryError" else FailureClass.lost
+    """The class of an end that the worker could not record, by what the backend calls it."""
+    return _DEATHS.get(error_type, FailureClass.lost)
 
 
 def _is_allocation(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.budget import Budget
 from orchestrator.errors import StorageError
 from orchestrator.failures import FREE, Decision, FailureClass, class_of_death, decide, signature_of
 from orchestrator.record import EventLog, LedgerWriter, close_attempt
-from orchestrator.stop import PREEMPTED, StopFile
+from orchestrator.stop import PREEMPTED, StopRequest
 from orchestrator.trial import Trial
 from orchestrator.worker import Ended, RunSettings
 from results.parts import read_attempts
@@ -76,7 +76,7 @@ class Recorder:
         settings: RunSettings,
         writer: LedgerWriter,
         events: EventLog,
-        stop: StopFile,
+        stop: StopRequest,
         budget: Budget,
         watcher: Watcher,
         outcome: Outcome,

@@ -11,53 +11,29 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from orchestrator.budget import Budget, parse_stop_at
-from orchestrator.console import (
-    TALK,
-    conclude,
-    cost_line,
-    count_statuses,
-    describe_counts,
-    resume_command,
-    say,
-    show_plan,
-)
+from orchestrator.console import TALK, count_statuses, describe_counts, say, show_plan
 from orchestrator.errors import SweepError
-from orchestrator.estimate import estimate
 from orchestrator.frozen import check_current, load_plan, sweep_dir, sweep_ids
+from orchestrator.launch import BackendName, launch
 from orchestrator.lease import holder_of
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
-from orchestrator.progress import progress_for
-from orchestrator.recorder import INTERRUPTED, Outcome
-from orchestrator.standing import remaining, statuses, superseded, unfinished
-from orchestrator.stop import PREEMPTED, TAKEN_OVER
-from orchestrator.sweep import Request, check_writable, run_sweep
+from orchestrator.standing import remaining, statuses
+from orchestrator.sweep import Request, check_writable
 from results.errors import LedgerError
 from trainables.data.errors import DataError
-
-if TYPE_CHECKING:
-    from orchestrator.backend import Backend
-    from orchestrator.trial import Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 plan_app = typer.Typer(no_args_is_help=True, help="Show what would run, what is already done, and what it would cost.")
 app.add_typer(plan_app, name="plan")
-
-
-class BackendName(StrEnum):
-    """Where trials run."""
-
-    ray = "ray"
-    inline = "inline"
 
 
 class Keep(StrEnum):
@@ -117,7 +93,7 @@ def grid(
         show_plan(plan, root, as_json=False)
         return
     budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
-    _run(plan, root, Request(budget=budget), backend, address, ask=not yes)
+    launch(plan, root, Request(budget=budget), backend, address, ask=not yes)
 
 
 @app.command()
@@ -144,7 +120,7 @@ def resume(
         return
     check_current(plan)
     budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
-    _run(_keeping(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False)
+    launch(_keeping(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False)
 
 
 @app.command()
@@ -168,7 +144,7 @@ def retry(
         say(f"nothing to retry: no trial of {sweep_id or 'any sweep'} has failed")
         return
     check_current(plan)
-    _run(plan, root, Request(retry=keys), backend, address, ask=False)
+    launch(plan, root, Request(retry=keys), backend, address, ask=False)
 
 
 @app.command()
@@ -214,7 +190,7 @@ def simulate(
     from orchestrator.curves import load_curves, saved_table
     from orchestrator.simulate import SettingsGrid, sweep_settings
 
-    curves, max_epochs = load_curves(_local(storage), sweep)
+    curves, max_epochs = load_curves(_existing(storage), sweep)
     settings = SettingsGrid(
         graces=grace or [1.0],
         etas=eta or [2, 3, 4],
@@ -301,83 +277,6 @@ def _budget(
 ) -> Budget:
     goal = None if stop_at is None else parse_stop_at(stop_at, list(plan.preset.domains))
     return Budget(gpu_hours=max_gpu_hours, hours=max_hours, trials=max_trials, stop_at=goal)
-
-
-def _run(plan: Plan, storage: Path, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
-    known = statuses(storage, (trial.key for trial in plan.trials))
-    todo = unfinished(plan, known, request.retry)
-    done = sum(each.is_done for each in known.values())
-    say(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {done} already done, {len(todo)} to run")
-    for name, (version, trials) in superseded(plan, storage).items():
-        say(
-            f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
-            "but their keys are others"
-        )
-    if ask and todo and sys.stdin.isatty():
-        _confirm(plan, todo, storage)
-    try:
-        outcome = run_sweep(
-            plan, storage, request, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage), say=say
-        )
-    except KeyboardInterrupt:
-        say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
-        raise typer.Exit(130) from None
-    conclude(plan, storage, outcome)
-    raise typer.Exit(_exit_code(outcome))
-
-
-def _exit_code(outcome: Outcome) -> int:
-    special = {INTERRUPTED: 130, PREEMPTED: 143, TAKEN_OVER: 2}
-    if outcome.stop_reason in special:
-        return special[outcome.stop_reason]
-    if outcome.failed or outcome.failed_before:
-        return 1
-    complete = outcome.already_done + len(outcome.completed) == outcome.planned
-    return 0 if complete or (outcome.stop_reason or "").startswith("budget") else 1
-
-
-def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
-    """Asks before a sweep that will take over an hour, or whose time nobody knows yet; never for the embedded default."""
-    cost = estimate(todo, storage, plan.preset.resources)
-    if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
-        return
-    say(cost_line(plan, todo, cost))
-    if not typer.confirm("Run them?", default=True, err=True):
-        say("nothing was run")
-        raise typer.Exit(130)
-
-
-def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
-    @contextmanager
-    def session() -> Iterator[Backend]:
-        if backend is BackendName.inline:
-            from orchestrator.inline_backend import InlineBackend
-
-            yield InlineBackend(plan.preset.resources)
-            return
-        from orchestrator.ray_environment import set_ray_environment
-
-        set_ray_environment(address)
-        from orchestrator.ray_backend import RayBackend, ray_session
-
-        with ray_session(address):
-            yield RayBackend(plan.preset.resources)
-
-    return session
-
-
-def _watch(todo: list[Trial], backend: Backend) -> Any:
-    return progress_for(TALK)(todo, backend.slots, backend.gpus_per_trial, TALK, time.monotonic)
-
-
-def _prepare(storage: Path) -> Any:
-    def prepare(todo: list[Trial]) -> None:
-        from trainables.training.task import prepare_all
-
-        for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
-            say(line)
-
-    return prepare
 
 
 def _failed_keys(plan: Plan, storage: Path) -> frozenset[str]:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 from orchestrator.recorder import INTERRUPTED
-from orchestrator.stop import PREEMPTED, StopFile
+from orchestrator.stop import PREEMPTED, StopRequest
 
 __all__ = ["stop_on_signals"]
 
 
 @contextmanager
-def stop_on_signals(stop: StopFile, say: Callable[[str], None]) -> Iterator[None]:
+def stop_on_signals(stop: StopRequest, say: Callable[[str], None]) -> Iterator[None]:
     """Turns signals into requests to stop while the context is open."""
 
     asked: list[int] = []

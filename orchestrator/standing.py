@@ -99,26 +99,25 @@ _CALLED_RUNNING = """
 
 def close_lost_attempts(plan: Plan, storage: Path, writer: LedgerWriter) -> None:
     """Closes the rows of attempts that nobody runs any more: their driver has ended, for we hold its lease."""
-    dead = _dead(plan, storage)
+    planned = {trial.key for trial in plan.trials}
     for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist():
         seconds, gpus = row.pop("seconds"), row.pop("gpus")
         held = None if seconds is None else (max(0.0, seconds) + (row["startup_seconds"] or 0.0), gpus or 0.0)
-        if row["trial_key"] in dead:
+        if row["trial_key"] in planned and _is_dead(storage, row["trial_key"]):
             close_attempt(writer, row, held=held)
 
 
 def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:
     """Says of trials that are still called running that they were lost with their driver."""
-    dead = _dead(plan, storage)
+    planned = {trial.key for trial in plan.trials}
     for row in Ledger(storage).sql("SELECT trial_key, attempts FROM trials WHERE status = 'running'").to_pylist():
-        if row["trial_key"] in dead:
+        if row["trial_key"] in planned and _is_dead(storage, row["trial_key"]):
             events.add(row["trial_key"], "lost", attempt=row["attempts"], reason="its driver ended")
 
 
-def _dead(plan: Plan, storage: Path) -> set[str]:
-    """The plan's trials that no process holds; another sweep may have some in common, and run them now."""
-    now = time.time()
-    return {trial.key for trial in plan.trials if holder_of(trial_lease(storage, trial.key), now) is None}
+def _is_dead(storage: Path, trial_key: str) -> bool:
+    """No process holds the trial; that of another sweep may, which has it in common and runs it now."""
+    return holder_of(trial_lease(storage, trial_key), time.time()) is None
 
 
 def superseded(plan: Plan, storage: Path) -> dict[str, tuple[int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["PREEMPTED", "TAKEN_OVER", "StopFile", "StopWatch", "notice_sigterm", "sigterm_noticed"]
+__all__ = ["PREEMPTED", "TAKEN_OVER", "StopRequest", "StopWatch", "notice_sigterm", "sigterm_noticed"]
 
 PREEMPTED = "preempted"
 TAKEN_OVER = "taken over by another driver"
@@ -20,47 +20,37 @@ _LOOK_SECONDS = 0.5
 _sigterm = threading.Event()
 
 
-class StopFile:
-    """One run's request to stop. The first reason given stays."""
+class StopRequest:
+    """The driver's side of one run's request to stop: in memory, and in the file for the workers. The first reason stays."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._requested: str | None = None
+        self.reason: str | None = None
+        self._path = path
 
     def request(self, reason: str) -> None:
         """Asks every running trial to stop, because of `reason`. Where the storage fails, only this process knows as yet."""
         if self.reason is None:
-            self._requested = reason
+            self.reason = reason
             self.renew()
 
     def renew(self) -> None:
         """Writes a request once more that a failing storage did not take."""
-        if self._requested is not None and not self.path.exists():
-            unfinished = self.path.with_name(f".{self.path.name}.tmp")
+        if self.reason is not None and not self._path.exists():
+            unfinished = self._path.with_name(f".{self._path.name}.tmp")
             with contextlib.suppress(OSError):
-                unfinished.write_text(self._requested, encoding="utf-8")
-                os.replace(unfinished, self.path)
-
-    @property
-    def reason(self) -> str | None:
-        """Why to stop; None while nobody asks for it."""
-        if self._requested is not None:
-            return self._requested
-        try:
-            return self.path.read_text(encoding="utf-8")
-        except OSError:
-            return None
+                unfinished.write_text(self.reason, encoding="utf-8")
+                os.replace(unfinished, self._path)
 
     def withdraw(self) -> None:
         """Removes the request."""
         with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
 
 class StopWatch:
-    """What a trial asks at each of its steps; looks at the file twice a second at most."""
+    """What a trial asks at each of its steps; looks at the driver's file twice a second at most."""
 
-    def __init__(self, file: StopFile, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._clock = clock
         self._looked_at = -_LOOK_SECONDS
@@ -73,7 +63,8 @@ class StopWatch:
             return PREEMPTED
         if self._reason is None and self._clock() - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = self._clock()
-            self._reason = self._file.reason
+            with contextlib.suppress(OSError):
+                self._reason = self._file.read_text(encoding="utf-8")
         return self._reason
 
 

@@ -23,6 +23,7 @@ from orchestrator.record import EventLog, LedgerWriter, RunLog
 from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
 from orchestrator.signals import stop_on_signals
 from orchestrator.standing import RETRY, close_lost_attempts, forgiven, mark_lost, newest_event, statuses, unfinished
+from orchestrator.stop import StopRequest
 from orchestrator.supervise import Supervisor
 from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
@@ -61,11 +62,11 @@ def run_sweep(
     """
     check_writable(storage)
     with sweep_lease(storage, plan.sweep_id, say) as lease:
-        tidy_leftovers(storage, time.time())
         patience = plan.preset.recovery.storage_patience_seconds
         close_lost_attempts(plan, storage, LedgerWriter(storage, patience, say))  # what they have cost counts
         todo, spent, outcome = _what_to_do(plan, storage, request)
         if todo:
+            tidy_leftovers(storage, time.time())
             prepare(todo)
         write_plan(storage, plan, _now())
         if todo:
@@ -125,7 +126,7 @@ class _Run:
 
     def carry_out(self, todo: list[Trial]) -> None:
         """Runs the trials, records what happens, and says in the ledger how the run ended."""
-        storage, stop = self.settings.storage, self.settings.stop_file
+        storage, stop = self.settings.storage, StopRequest(self.settings.stop_file)
         writer = LedgerWriter(storage, self.settings.recovery.storage_patience_seconds, self._say_of_storage)
         run_id, newest = self.settings.run_id, newest_event(storage)
         events = EventLog(writer, self.plan.sweep_id, run_id, socket.gethostname(), _now, newest)

@@ -22,7 +22,7 @@ from orchestrator.failures import class_of_error, decide, signature_of
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
-from orchestrator.stop import PREEMPTED, StopFile, StopWatch
+from orchestrator.stop import PREEMPTED, StopWatch
 from orchestrator.trial import Trial
 from results.parts import read_attempts, torn_parts
 from trainables.contract import Interrupted, Report, TrialContext
@@ -58,9 +58,9 @@ class RunSettings:
         return self.storage / "prepared"
 
     @property
-    def stop_file(self) -> StopFile:
-        """By which the driver asks the run's trials to stop."""
-        return StopFile(self.storage / "sweeps" / self.sweep_id / f"stop-{self.run_id}")
+    def stop_file(self) -> Path:
+        """By which the driver asks the run's trials to stop; says why."""
+        return self.storage / "sweeps" / self.sweep_id / f"stop-{self.run_id}"
 
     def checkpoint_dir(self, trial_key: str) -> Path:
         """The trial's checkpoints."""
@@ -137,8 +137,11 @@ class Attempt:
             earlier, self._settings.recovery.max_retries, self._settings.run_id, self._settings.forgiven.get(self.trial.key, 1)
         )
         self._micro_batches = self._settings.micro_batches * decision.micro_batches
-        self._start_over_if_torn()
-        return None if decision.go_on else Ended("gave_up", decision.why)
+        if not decision.go_on:
+            return Ended("gave_up", decision.why)
+        if earlier:
+            self._start_over_if_torn()
+        return None
 
     def _take_lease(self) -> Lease | Holder:
         path = trial_lease(self._settings.storage, self.trial.key)
@@ -231,12 +234,11 @@ class Attempt:
         try:
             assert self._lease is not None
             self._lease.check()
-            failure_class = class_of_error(error).value
             if isinstance(error, StorageError):  # it has been waited for; the driver will find the attempt without an end
                 return
             self._recorder.update_attempt(
                 status="failed",
-                failure_class=failure_class,
+                failure_class=class_of_error(error).value,
                 finished_at=datetime.now(UTC),
                 checkpoint=self._checkpoint(),
                 **told,

@@ -45,3 +45,18 @@ def write_preset() -> Callable[..., Path]:
 def preset_file(tmp_path: Path, write_preset: Callable[..., Path]) -> Callable[..., Path]:
     """The same in the test's own folder."""
     return partial(write_preset, tmp_path)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    from orchestrator import run  # here, as `results` is tested where `orchestrator` cannot be imported
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["orchestrator.run", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            run.main()
+        out = capfd.readouterr()
+        return int(exit_.value.code or 0), out.out, out.err
+
+    return call

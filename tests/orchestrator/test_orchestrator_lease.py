@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator import lease
@@ -175,6 +176,8 @@ def test_a_lease_does_not_make_a_storage_that_is_away(tmp_path: Path) -> None:
 def test_a_clock_that_is_set_does_not_end_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = take_lease(tmp_path / "trial", wait=lambda: False)
     assert isinstance(mine, Lease)
+    monkeypatch.setattr(psutil, "boot_time", lambda: 4e9)  # psutil reckons when a process started from the clock
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 4e9)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     holder = holder_of(tmp_path / "trial", 4e9)
     assert holder is not None

@@ -10,6 +10,7 @@ from orchestrator.budget import Budget, StopAt
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, EventLog, LedgerWriter
 from orchestrator.recorder import Outcome, Recorder
+from orchestrator.stop import StopRequest
 from orchestrator.worker import Ended, RunSettings
 from results.ledger import Ledger
 
@@ -53,7 +54,9 @@ def recorder(storage: Path) -> Recorder:
     writer = LedgerWriter(storage, 0, lambda _: None)
     events = EventLog(writer, "grid-1", "run-1", "host", lambda: NOW, None)
     budget = Budget(stop_at=StopAt("em_squad", 50.0))
-    return Recorder(settings, writer, events, settings.stop_file, budget, Ear(), Outcome(planned=1, already_done=0))
+    return Recorder(
+        settings, writer, events, StopRequest(settings.stop_file), budget, Ear(), Outcome(planned=1, already_done=0)
+    )
 
 
 def attempt(storage: Path, number: int, status: str = "running", run_id: str = "run-1", **columns: Any) -> None:

@@ -7,22 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import run
 from results.parts import attempt_part, write_part
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["orchestrator.run", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            run.main()
-        out = capfd.readouterr()
-        return int(exit_.value.code or 0), out.out, out.err
-
-    return call
 
 
 @pytest.fixture
