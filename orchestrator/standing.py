@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from orchestrator.lease import holder_of
+from orchestrator.lease import Holder, holder_of, take_lease
 from orchestrator.plan import Plan
 from orchestrator.record import EventLog, LedgerWriter, close_attempt
 from orchestrator.trial import Trial
 from orchestrator.worker import trial_lease
 from results.ledger import Ledger
+from results.parts import read_attempts
 
 __all__ = [
     "RETRY",
@@ -91,8 +94,10 @@ def newest_event(storage: Path) -> datetime | None:
     return newest
 
 
+_AT_A_TIME = 32
+
 _CALLED_RUNNING = """
-    SELECT attempts.*, epoch(runs.updated_at - attempts.started_at) AS seconds, runs.gpus_per_trial AS gpus
+    SELECT trial_key, attempt, epoch(runs.updated_at - attempts.started_at) AS seconds, runs.gpus_per_trial AS gpus
     FROM attempts LEFT JOIN runs USING (run_id) WHERE attempts.status = 'running'
 """
 
@@ -100,11 +105,25 @@ _CALLED_RUNNING = """
 def close_lost_attempts(plan: Plan, storage: Path, writer: LedgerWriter) -> None:
     """Closes the rows of attempts that nobody runs any more: their driver has ended, for we hold its lease."""
     planned = {trial.key for trial in plan.trials}
-    for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist():
-        seconds, gpus = row.pop("seconds"), row.pop("gpus")
-        held = None if seconds is None else (max(0.0, seconds) + (row["startup_seconds"] or 0.0), gpus or 0.0)
-        if row["trial_key"] in planned and _is_dead(storage, row["trial_key"]):
-            close_attempt(writer, row, held=held)
+    called = [row for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist() if row["trial_key"] in planned]
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:  # workers of other machines have to be watched for a while
+        list(pool.map(lambda row: _close_if_dead(row, storage, writer), called))
+
+
+def _close_if_dead(row: dict[str, Any], storage: Path, writer: LedgerWriter) -> None:
+    """Under the trial's lease, since another sweep may have the trial in common, and end it right now."""
+    trial_key, attempt = row["trial_key"], row["attempt"]
+    lease = take_lease(trial_lease(storage, trial_key), wait=lambda: False)
+    if isinstance(lease, Holder):
+        return
+    try:
+        for now in read_attempts(storage, trial_key):
+            if now["attempt"] == attempt and now["status"] == "running":
+                seconds = row["seconds"]
+                held = None if seconds is None else (max(0.0, seconds) + (now["startup_seconds"] or 0.0), row["gpus"] or 0.0)
+                close_attempt(writer, now, held=held)
+    finally:
+        lease.release()
 
 
 def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:

@@ -3,16 +3,20 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator import standing
+from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.record import EventLog, LedgerWriter, record_plan
-from orchestrator.standing import Standing, remaining, statuses, unfinished
-from results.parts import attempt_part, write_part
+from orchestrator.standing import Standing, close_lost_attempts, remaining, statuses, unfinished
+from orchestrator.worker import trial_lease
+from results.parts import attempt_part, read_attempts, write_part
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -113,3 +117,32 @@ def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data
 )
 def test_only_what_is_completed_or_stopped_by_a_scheduler_is_done(standing: Standing, is_done: bool, is_failed: bool) -> None:
     assert (standing.is_done, standing.is_failed) == (is_done, is_failed)
+
+
+@pytest.mark.parametrize("meanwhile", ["running", "completed"])
+def test_an_attempt_that_ends_while_it_is_looked_at_keeps_its_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    history, key = History(plan, tmp_path), plan.trials[0].key
+    history.live(key, LIVES["completed"][:2])
+
+    def take(path: Path, **options: Any) -> Lease | Holder:
+        row = {"trial_key": key, "attempt": 1, "status": meanwhile, "started_at": NOW}
+        write_part(tmp_path, "attempts", attempt_part(key, 1), [row])  # by another sweep's worker, just now
+        return take_lease(path, **options)
+
+    monkeypatch.setattr(standing, "take_lease", take)
+    close_lost_attempts(plan, tmp_path, LedgerWriter(tmp_path, 0, lambda _: None))
+    [row] = read_attempts(tmp_path, key)
+    assert row["status"] == ("lost" if meanwhile == "running" else meanwhile)
+
+
+def test_an_attempt_whose_worker_lives_is_left_alone(plan: Plan, tmp_path: Path) -> None:
+    history, key = History(plan, tmp_path), plan.trials[0].key
+    history.live(key, LIVES["completed"][:2])
+    lease = take_lease(trial_lease(tmp_path, key), wait=lambda: False)
+    assert isinstance(lease, Lease)
+    close_lost_attempts(plan, tmp_path, LedgerWriter(tmp_path, 0, lambda _: None))
+    lease.release()
+    [row] = read_attempts(tmp_path, key)
+    assert row["status"] == "running"
