@@ -12,10 +12,11 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
+3: `searches` and `decisions`.
 """
 
 
@@ -122,6 +123,35 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("host", _TEXT, "driver's host"),
         Column("pid", _INT, "driver's process id"),
         Column("ended", _TEXT, "finished | budget | interrupted | preempted | same error | error; null while it runs"),
+    ),
+    "searches": (
+        Column("sweep_id", _TEXT, "the search"),
+        Column("strategy", _TEXT, "asha | narrowing"),
+        Column("trainable", _TEXT, "trainable whose settings are searched"),
+        Column("space", _TEXT, "name, dimensions and fixed settings of the space, JSON; of a narrowing, its stages"),
+        Column("settings", _TEXT, "sampler, seed, grace, eta, variant and the like, JSON"),
+        Column("objectives", pa.list_(_TEXT), "what is minimised, val_qa_loss first"),
+        Column("rungs", pa.list_(_REAL), "epochs at which trials are judged; empty without early stopping"),
+        Column("max_epochs", _INT, "epochs of a trial that is never stopped"),
+        Column("max_trials", _INT, "trials that the search may try"),
+        Column("created_at", _TIME, "when the search was planned"),
+    ),
+    "decisions": (
+        Column("sweep_id", _TEXT, "the search"),
+        Column("sequence", _INT, "order in which the driver decided, from 0; a resumed search goes on counting"),
+        Column("run_id", _TEXT, "driver run that decided"),
+        Column("happened_at", _TIME, "when"),
+        Column("kind", _TEXT, "warm | suggested | judged | promoted | ended"),
+        Column("number", _INT, "the trial's number in the search, from 0; below 0 for trials that warmed it up"),
+        Column("trial_key", _TEXT, "the trial"),
+        Column("stage", _TEXT, "stage of a narrowing; null in other searches"),
+        Column("parent_key", _TEXT, "winner of the stage before; null in the first stage and in other searches"),
+        Column("parameters", _TEXT, "of a suggested or warm trial: its point of the space, JSON by dotted name"),
+        Column("epoch", _REAL, "of a judged trial: epochs trained"),
+        Column("value", _REAL, "of a judged, warm or completed trial: its val_qa_loss, nats; null where it is not finite"),
+        Column("action", _TEXT, "of a judged trial: go on | stop | pause | finished; of an ended one: completed | failed"),
+        Column("rung", _REAL, "of a judged trial: epochs of the rung that it was judged at; null between rungs"),
+        Column("reason", _TEXT, "of a stopped trial: why"),
     ),
     "reports": (
         _KEY,
