@@ -6,11 +6,20 @@ result alone (storage, concurrency, checkpoint interval) belongs here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["EvaluationConfig", "MixtureConfig", "QAConfig", "Settings", "TrainingConfig"]
+__all__ = ["ADDED_LATER", "EvaluationConfig", "MixtureConfig", "QAConfig", "Settings", "TrainingConfig"]
+
+ADDED_LATER: Mapping[str, Any] = {
+    "evaluation.validate_at": "epoch",
+}
+"""Settings that the first recorded trials did not have yet, by dotted name, each with its default: what was done before.
+
+At that value they stay out of `QAConfig.resolved`, so that those trials keep their keys.
+"""
 
 
 class Settings(BaseModel):
@@ -81,8 +90,10 @@ class EvaluationConfig(Settings):
 
     validation_examples: int | None = Field(None, ge=1, description="per domain; null: all that are held out")
     test_examples: int | None = Field(None, ge=1, description="per domain; null: all")
-    reports_per_epoch: int = Field(
-        2, ge=1, le=100, description="training losses are reported this often; validation each epoch"
+    reports_per_epoch: int = Field(2, ge=1, le=100, description="training losses are reported this often")
+    validate_at: Literal["epoch", "report"] = Field(
+        "epoch",
+        description="validation is measured at the end of each epoch, or at every report; training is the same",
     )
     n_best: int = Field(20, ge=1, le=100, description="start and end candidates considered per window")
     max_answer_tokens: int = Field(30, ge=1, description="longer answers are not considered")
@@ -97,5 +108,13 @@ class QAConfig(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def resolved(self) -> dict[str, Any]:
-        """The whole configuration as JSON-ready values, defaults filled in."""
-        return self.model_dump(mode="json")
+        """The whole configuration as JSON-ready values, defaults filled in but for those of `ADDED_LATER`.
+
+        The settings read it back as it was.
+        """
+        values = self.model_dump(mode="json")
+        for name, default in ADDED_LATER.items():
+            section, setting = name.split(".")
+            if (setting, default) in values[section].items():
+                del values[section][setting]
+        return values

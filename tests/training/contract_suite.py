@@ -1,5 +1,6 @@
 """What every trainable must do (design: the trainable contract). A new trainable inherits it and writes no such tests."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from trainables.config import QAConfig
 from trainables.contract import Report, TrialContext
 from trainables.data.spec import DataSpec
 from trainables.registry import settings_of
+from trainables.training.checkpoints import FINAL_WEIGHTS
 
 
 class BehaviourContract(TrainableCase):
@@ -54,6 +56,22 @@ class BehaviourContract(TrainableCase):
         assert [evaluation.domain for evaluation in last.evaluations if evaluation.split == "test"] == ["squad", "bioasq"]
         assert sorted(prediction.domain for prediction in last.predictions) == ["bioasq"] * 10 + ["squad"] * 10
 
+    def test_validating_at_every_report_leaves_training_as_it_is(
+        self, config: QAConfig, context: TrialContext, tmp_path: Path
+    ) -> None:
+        often = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"validate_at": "report"})})
+        beside = replace(context, checkpoint_dir=tmp_path / "often")
+        usual, validated = list(self.reports(config, context)), list(self.reports(often, beside))
+        assert all(report.metrics["val_qa_loss"] is not None for report in validated)
+        assert [len(report.evaluations) for report in validated] == [2, 2, 2, 4]
+        assert [b if a.evaluations else without_validation(b) for a, b in zip(usual, validated, strict=True)] == usual
+        usual_weights, weights = (torch.load(each.checkpoint_dir / FINAL_WEIGHTS) for each in (context, beside))
+        torch.testing.assert_close(weights, usual_weights, rtol=0, atol=0)
+
+    def test_a_recorded_configuration_is_read_back_as_it_was(self, config: QAConfig) -> None:
+        for each in (config, *with_one_field_changed(config)):
+            assert type(config).model_validate(json.loads(json.dumps(each.resolved()))) == each
+
     def test_every_setting_enters_the_key(self, config: QAConfig, data: DataSpec) -> None:
         def key(changed: QAConfig) -> str:
             version = settings_of(self.trainable).version
@@ -84,6 +102,11 @@ class BehaviourContract(TrainableCase):
 
 class TrainableContract(BehaviourContract, RecoveryContract):
     """Inherit it, and fill in what `TrainableCase` asks for."""
+
+
+def without_validation(report: Report) -> Report:
+    """The same report as if nothing had been validated."""
+    return replace(report, metrics={**report.metrics, "val_qa_loss": None}, evaluations=(), expert_loads=())
 
 
 def outcome(reports: Iterator[Report]) -> tuple[Any, ...]:

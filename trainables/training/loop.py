@@ -29,8 +29,9 @@ def fine_tune(
 ) -> Iterator[Report]:
     """Trains the model that `build_model` makes, from the newest checkpoint in `context.checkpoint_dir` if there is one.
 
-    Yields `reports_per_epoch` reports an epoch; the last of each epoch has the validation scores, the very last the test
-    scores and every test prediction. `build_model` may draw from torch's generator, which is seeded before.
+    Yields `reports_per_epoch` reports an epoch; the last of each epoch has the validation scores, or every one with
+    `validate_at: report`, and the very last the test scores and every test prediction. `build_model` may draw from torch's
+    generator, which is seeded before.
 
     Raises:
         Interrupted: the context asked to stop, and a checkpoint of where the trial is lies in `context.checkpoint_dir`.
@@ -117,8 +118,7 @@ class FineTuning:
         means = {name: total / self.steps_since_report for name, total in self.sums.items()}
         self.sums.clear()
         self.steps_since_report = 0
-        epoch_ended = self.step % self.steps_per_epoch == 0
-        validated = self._evaluate("val") if epoch_ended else []
+        validated = self._evaluate("val") if self._validation_due() else []
         tested = self._evaluate("test") if self.step == self.total_steps else []
         val_qa_loss = mixture_loss([part.evaluation for part in validated], self.config.mixture.share) if validated else None
         values = {**means, "val_qa_loss": val_qa_loss, "learning_rate": self.last_rate}
@@ -134,6 +134,9 @@ class FineTuning:
             params_total=sum(p.numel() for p in self.model.parameters()),
             params_trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         )
+
+    def _validation_due(self) -> bool:
+        return self.config.evaluation.validate_at == "report" or self.step % self.steps_per_epoch == 0
 
     def _evaluate(self, split: Literal["val", "test"]) -> list[Measured]:
         """Scores every domain's split, without moving the generators: training is the same whatever is evaluated."""

@@ -1,0 +1,33 @@
+"""Settings as they are recorded: those added later leave no trace in the trials that came before them."""
+
+from typing import Any
+
+import pytest
+
+from results.identity import trial_key
+from trainables.config import ADDED_LATER
+from trainables.registry import names, settings_of
+
+KEYS = {"distilbert": "b08a4ae299b84695", "exbert": "7372f770e11d8916"}
+"""Of the default configurations with no data and seed 0, computed at 64ddb44, before any setting was added."""
+
+
+@pytest.mark.parametrize("trainable", KEYS)
+def test_a_default_configuration_keeps_the_key_that_it_always_had(trainable: str) -> None:
+    settings = settings_of(trainable)
+    assert trial_key(trainable, settings.version, settings.config().resolved(), "0" * 64, 0, ()) == KEYS[trainable]
+
+
+@pytest.mark.parametrize(("name", "value"), ADDED_LATER.items())
+def test_a_setting_added_later_has_the_value_that_was_in_force_before(name: str, value: Any) -> None:
+    section, setting = name.split(".")
+    sections = [getattr(settings_of(trainable).config(), section) for trainable in names()]
+    having = [each for each in sections if setting in type(each).model_fields]
+    assert having
+    assert [getattr(each, setting) for each in having] == [value] * len(having)
+
+
+def test_a_setting_added_later_is_recorded_where_it_has_another_value() -> None:
+    config = settings_of("exbert").config.model_validate({"evaluation": {"validate_at": "report"}})
+    assert config.resolved()["evaluation"]["validate_at"] == "report"
+    assert "validate_at" not in type(config)().resolved()["evaluation"]
