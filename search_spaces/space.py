@@ -15,12 +15,13 @@ Space(
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from search_spaces.checks import check_space
 from search_spaces.config_fields import nearest, nested
 from search_spaces.dimensions import Choice, Condition, Dimension, Float, Int, Value
+from search_spaces.plain import check_keys, dimensions_from_json, dimensions_to_json
 
 __all__ = ["Choice", "Condition", "Dimension", "Float", "Int", "Space", "Value"]
 
@@ -46,6 +47,24 @@ class Space:
             check_space(self.trainable, self.dimensions, self.fixed)
         except ValueError as error:
             raise ValueError(f"space {self.name}: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as JSON-ready values, for `from_json`."""
+        dimensions = dimensions_to_json(self.dimensions)
+        return {"name": self.name, "trainable": self.trainable, "fixed": dict(self.fixed), "dimensions": dimensions}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Space:
+        """The space that `to_json` described; sorted keys do no harm.
+
+        Raises:
+            ValueError: it describes none, or one that does not fit the trainable's settings any more.
+        """
+        try:
+            check_keys(value, [part.name for part in fields(cls)])
+            return cls(**{**value, "dimensions": dimensions_from_json(value["dimensions"])})
+        except ValueError as error:
+            raise ValueError(f"not the description of a space: {error}") from error
 
     @property
     def size(self) -> int | None:

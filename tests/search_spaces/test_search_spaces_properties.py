@@ -1,5 +1,6 @@
 """What holds of any point of any space."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.exbert import exbert, exbert_extended
+from search_spaces.plain import dimensions_from_json, dimensions_to_json
 from search_spaces.registry import SHIPPED
 from search_spaces.space import Choice, Condition, Dimension, Float, Int, Space, Value
 from trainables.registry import settings_of
@@ -104,3 +106,32 @@ def test_a_point_less_one_value_or_with_one_more_is_refused(space: Space, data: 
 @given(point=points(exbert_extended))
 def test_a_point_of_the_extended_space_holds_a_point_of_the_plain_one(point: dict[str, Value]) -> None:
     assert exbert.complete({name: value for name, value in point.items() if name in exbert.dimensions})
+
+
+@given(space=discrete_spaces(), sort_keys=st.booleans())
+def test_a_space_survives_json_even_with_its_keys_sorted(space: Space, sort_keys: bool) -> None:
+    read = Space.from_json(json.loads(json.dumps(space.to_json(), sort_keys=sort_keys)))
+    assert read == space
+    if not sort_keys:
+        assert list(read.grid()) == list(space.grid())
+
+
+numbers = st.floats(1e-9, 1e9)
+scalars = st.none() | st.booleans() | st.integers(-10, 10) | numbers | st.text(max_size=3)
+
+
+@given(ends=st.tuples(numbers, numbers).filter(lambda ends: ends[0] < ends[1]), log=st.booleans(), more=st.integers(1, 9))
+def test_numbers_survive_json(ends: tuple[float, float], log: bool, more: int) -> None:
+    low, high = ends
+    dimensions: dict[str, Dimension] = {
+        "a": Float(low, high, log=log),
+        "b": Int(1, 1 + 2 * more, step=1 if log else 2, log=log),
+    }
+    assert dimensions_from_json(json.loads(json.dumps(dimensions_to_json(dimensions)))) == dimensions
+
+
+@given(values=st.lists(scalars, min_size=2, max_size=5, unique_by=lambda value: (isinstance(value, bool), value)))
+def test_values_survive_json_with_their_types(values: list[Value]) -> None:
+    dimensions: dict[str, Dimension] = {"a": Choice(values), "b": Choice(values, when=Condition("a", values[:1]))}
+    read = dimensions_from_json(json.loads(json.dumps(dimensions_to_json(dimensions))))
+    assert repr(read) == repr(dimensions)
