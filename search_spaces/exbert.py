@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from search_spaces.space import Choice, Condition, Dimension, Float, Int, Space
 
-__all__ = ["LEARNING_RATE", "N_LAYERS", "TRAINING", "exbert", "exbert_extended"]
+__all__ = ["DROPOUT", "LEARNING_RATE", "N_LAYERS", "TRAINING", "exbert", "exbert_extended"]
 
 N_LAYERS = Int(3, 6)
 """Section 3.4: "3 and 4" against "5 and 6" layers, Fig 4; reading 1. Needs an encoder of 6 blocks."""
@@ -23,6 +23,14 @@ TRAINING: dict[str, Dimension] = {
 }
 """What the paper left at its defaults, shared by the extended spaces."""
 
+DROPOUT: dict[str, Dimension] = {
+    # Section 3.4: none, before, after, both; reading 3
+    "model.dropout_placement": Choice(["none", "before", "after", "both"]),
+    # Section 3.4: 0.1, and "a more aggressive dropout of 0.3"; reading 4: for every placement
+    "model.moe_dropout": Choice([0.1, 0.3], when=Condition("model.dropout_placement", ["before", "after", "both"])),
+}
+"""Beside the expert layer."""
+
 exbert = Space(
     name="exbert",
     trainable="exbert",
@@ -31,10 +39,7 @@ exbert = Space(
         # Section 2.1: "8-16 experts"; reading 2: every whole number
         "model.num_experts": Int(8, 16),
         "training.learning_rate": LEARNING_RATE,
-        # Section 3.4: none, before, after, both; reading 3
-        "model.dropout_placement": Choice(["none", "before", "after", "both"]),
-        # Section 3.4: 0.1, and "a more aggressive dropout of 0.3"; reading 4: for every placement
-        "model.moe_dropout": Choice([0.1, 0.3], when=Condition("model.dropout_placement", ["before", "after", "both"])),
+        **DROPOUT,
     },
 )
 """The four things that the paper tuned, jointly."""

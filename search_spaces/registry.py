@@ -1,4 +1,4 @@
-"""Finding spaces: those that ship, and one's own in a file that defines `SPACE`."""
+"""Finding spaces and narrowings: those that ship, and one's own in a file that defines `SPACE` or `NARROWING`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import runpy
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from search_spaces.config_fields import nearest
 from search_spaces.distilbert import distilbert, distilbert_extended
+from search_spaces.embedded import distilbert_embedded, embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
 from search_spaces.space import Space
+from search_spaces.stages import NARROWING, Narrowing
 
-__all__ = ["SHIPPED", "load_space"]
+__all__ = ["NARROWINGS", "SHIPPED", "load_narrowing", "load_space"]
 
-SHIPPED: Mapping[str, Space] = {space.name: space for space in (distilbert, distilbert_extended, exbert, exbert_extended)}
+SHIPPED: Mapping[str, Space] = {
+    space.name: space
+    for space in (distilbert, distilbert_embedded, distilbert_extended, exbert, exbert_embedded, exbert_extended)
+}
 """The spaces that ship, by name."""
+
+NARROWINGS: Mapping[str, Narrowing] = {narrowing.name: narrowing for narrowing in (NARROWING, embedded)}
+"""The narrowings that ship, by name."""
+
+Found = TypeVar("Found", Space, Narrowing)
 
 
 def load_space(name_or_path: str) -> Space:
@@ -24,31 +35,44 @@ def load_space(name_or_path: str) -> Space:
     Raises:
         ValueError: there is none; the file does not define one, or fails.
     """
+    return _load(name_or_path, SHIPPED, Space, "start with `from search_spaces.space import Choice, Float, Int, Space`")
+
+
+def load_narrowing(name_or_path: str) -> Narrowing:
+    """The shipped narrowing of that name, or the `NARROWING` of that Python file.
+
+    Raises:
+        ValueError: there is none; the file does not define one, or fails.
+    """
+    return _load(name_or_path, NARROWINGS, Narrowing, "start with `from search_spaces.stages import Narrowing, Stage`")
+
+
+def _load(name_or_path: str, shipped: Mapping[str, Found], kind: type[Found], hint: str) -> Found:
+    what = kind.__name__.lower()
     if name_or_path.endswith(".py"):
-        return _from_file(Path(name_or_path))
-    if name_or_path not in SHIPPED:
+        return _from_file(Path(name_or_path), kind, hint)
+    if name_or_path not in shipped:
         raise ValueError(
-            f"space must be one of {', '.join(SHIPPED)} or a file FILE.py that defines SPACE, "
-            f"got {name_or_path!r}{nearest(name_or_path, SHIPPED)}"
+            f"{what} must be one of {', '.join(shipped)} or a file FILE.py that defines {what.upper()}, "
+            f"got {name_or_path!r}{nearest(name_or_path, shipped)}"
         )
-    return SHIPPED[name_or_path]
+    return shipped[name_or_path]
 
 
-def _from_file(path: Path) -> Space:
+def _from_file(path: Path, kind: type[Found], hint: str) -> Found:
+    what, variable = kind.__name__.lower(), kind.__name__.upper()
+    asked = f"{variable} = {kind.__name__}(...)"
     if not path.is_file():
-        raise ValueError(f"there is no file {path} to read a space from; name one that defines SPACE = Space(...)")
+        raise ValueError(f"there is no file {path} to read a {what} from; name one that defines {asked}")
     try:
-        found = runpy.run_path(str(path)).get("SPACE")
+        found = runpy.run_path(str(path)).get(variable)
     except ValueError as error:  # says what is wrong by itself
         raise ValueError(f"{path}{_line(error, path)}: {error}") from error
     except Exception as error:  # whatever the user's own code raises
         raise ValueError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Space):
+    if not isinstance(found, kind):
         got = "defines none" if found is None else f"has {type(found).__name__}"
-        raise ValueError(
-            f"{path} must define SPACE = Space(...), but {got}; "
-            "start with `from search_spaces.space import Choice, Float, Int, Space`"
-        )
+        raise ValueError(f"{path} must define {asked}, but {got}; {hint}")
     return found
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from search_spaces.checks import check_space
 from search_spaces.config_fields import nearest, nested
 from search_spaces.dimensions import Choice, Condition, Dimension, Float, Int, Value
+from search_spaces.grid import grid_points, grid_size
 from search_spaces.plain import check_keys, dimensions_from_json, dimensions_to_json
 
 __all__ = ["Choice", "Condition", "Dimension", "Float", "Int", "Space", "Value"]
@@ -69,7 +70,7 @@ class Space:
     @property
     def size(self) -> int | None:
         """How many points it has; None: a dimension is continuous."""
-        return None if self._continuous() else self._count(list(self.dimensions), {})
+        return grid_size(self.dimensions)
 
     def active(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """The dimensions that apply given `values`, in order. One whose condition has no value yet does not apply."""
@@ -115,15 +116,10 @@ class Space:
         Raises:
             ValueError: at once, if a dimension is continuous.
         """
-        if continuous := self._continuous():
-            raise ValueError(
-                f"space {self.name}: a grid needs dimensions with finitely many values, got Float for {', '.join(continuous)}; "
-                "list values in a Choice"
-            )
-        return self._points(list(self.dimensions), {})
-
-    def _continuous(self) -> list[str]:
-        return [name for name, dimension in self.dimensions.items() if dimension.values is None]
+        try:
+            return grid_points(self.dimensions)
+        except ValueError as error:
+            raise ValueError(f"space {self.name}: {error}") from error
 
     def _why_superfluous(self, name: str, values: Mapping[str, Value]) -> str:
         dimension = self.dimensions.get(name)
@@ -134,28 +130,3 @@ class Space:
         parent = dimension.when.dimension
         state = f"is {values[parent]!r}" if parent in values else "is not given"
         return f"{name} does not apply where {parent} {state}, leave it out"
-
-    def _points(self, names: list[str], decided: dict[str, Value]) -> Iterator[dict[str, Value]]:
-        if not names:
-            yield dict(decided)
-            return
-        first, *rest = names
-        for choice in self._alternatives(first, decided):
-            yield from self._points(rest, {**decided, **choice})
-
-    def _count(self, names: list[str], decided: dict[str, Value]) -> int:
-        """Only dimensions that others depend on are walked through; the rest multiply."""
-        if not names:
-            return 1
-        first, *rest = names
-        alternatives = self._alternatives(first, decided)
-        if all(when is None or when.dimension != first for when in (self.dimensions[name].when for name in rest)):
-            return len(alternatives) * self._count(rest, decided)
-        return sum(self._count(rest, {**decided, **choice}) for choice in alternatives)
-
-    def _alternatives(self, name: str, decided: Mapping[str, Value]) -> list[dict[str, Value]]:
-        """What can be added for this dimension; nothing, once, where its condition fails."""
-        dimension = self.dimensions[name]
-        if dimension.when is not None and not dimension.when.holds(decided):
-            return [{}]
-        return [{name: value} for value in dimension.values or ()]

@@ -1,15 +1,16 @@
-"""The spaces and stages that ship, finding them, and one's own space in a file."""
+"""The spaces that ship, finding them, and one's own space in a file."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from search_spaces.distilbert import distilbert, distilbert_extended
+from search_spaces.embedded import distilbert_embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
 from search_spaces.registry import SHIPPED, load_space
-from search_spaces.space import Choice, Float, Int, Space, Value
-from search_spaces.stages import NARROWING, NARROWING_START, Stage
+from search_spaces.space import Float, Int, Space, Value
+from trainables.embedded import ENCODER_PATH
+from trainables.models.encoder import encoder_config
 from trainables.registry import settings_of
 
 
@@ -32,7 +33,9 @@ def test_the_papers_tuned_configuration_is_a_point_of_the_exbert_space() -> None
 
 
 @pytest.mark.parametrize(
-    ("control", "searched"), [(distilbert, exbert), (distilbert_extended, exbert_extended)], ids=lambda space: space.name
+    ("control", "searched"),
+    [(distilbert, exbert), (distilbert_extended, exbert_extended), (distilbert_embedded, exbert_embedded)],
+    ids=lambda space: space.name,
 )
 def test_the_control_has_exactly_those_dimensions_of_exberts_that_it_can_have(control: Space, searched: Space) -> None:
     of_both = set(settings_of("distilbert").model_keys)
@@ -44,72 +47,14 @@ def test_the_control_has_exactly_those_dimensions_of_exberts_that_it_can_have(co
     assert control.dimensions == shared
 
 
+def test_the_embedded_space_has_the_dimensions_of_exberts_within_the_shipped_encoder() -> None:
+    assert list(exbert_embedded.dimensions) == list(exbert.dimensions)
+    assert exbert_embedded.dimensions["model.n_layers"].ends[-1] == encoder_config(str(ENCODER_PATH)).n_layers
+
+
 def test_an_extended_space_begins_with_the_plain_one() -> None:
     assert list(exbert_extended.dimensions)[: len(exbert.dimensions)] == list(exbert.dimensions)
     assert list(distilbert_extended.dimensions)[: len(distilbert.dimensions)] == list(distilbert.dimensions)
-
-
-def test_the_narrowing_goes_from_experts_to_blocks_to_learning_rate_to_dropout() -> None:
-    assert [stage.name for stage in NARROWING] == ["experts", "blocks", "learning_rate", "dropout"]
-    assert [stage.size for stage in NARROWING] == [3, 4, 4, 7]
-
-
-@pytest.mark.parametrize("pick", [0, -1])
-def test_every_point_of_the_narrowing_is_a_point_of_the_exbert_space(pick: int) -> None:
-    winner = exbert.complete(NARROWING_START)
-    for stage in NARROWING:
-        candidates = [exbert.complete(point) for point in stage.points(winner)]
-        assert len(candidates) == stage.size
-        for candidate in candidates:
-            changed = {name for name in candidate if candidate.get(name) != winner.get(name)}
-            assert changed <= set(stage.dimensions)
-        winner = candidates[pick]
-
-
-def test_the_narrowing_starts_from_the_untuned_exbert() -> None:
-    untuned = settings_of("exbert").config.model_validate(settings_of("exbert").variants["untuned"])
-    started = settings_of("exbert").config.model_validate(exbert.overrides(NARROWING_START))
-    assert started == untuned
-
-
-def test_the_papers_winners_lead_to_its_tuned_exbert() -> None:
-    winner = dict(NARROWING_START)
-    tuned: dict[str, Value] = {
-        "model.num_experts": 8,
-        "model.n_layers": 4,
-        "training.learning_rate": 1e-4,
-        "model.dropout_placement": "before",
-        "model.moe_dropout": 0.1,
-    }
-    for stage in NARROWING:
-        (winner,) = [
-            point for point in stage.points(winner) if all(point.get(name) == tuned[name] for name in stage.dimensions)
-        ]
-    assert winner == tuned
-
-
-def test_a_stage_tries_its_dimensions_again_where_they_were_decided_before() -> None:
-    dropout = NARROWING[-1]
-    winner: dict[str, Value] = {**NARROWING_START, "model.dropout_placement": "both", "model.moe_dropout": 0.3}
-    first, second, *_ = dropout.points(winner)
-    assert (first["model.dropout_placement"], "model.moe_dropout" in first) == ("none", False)
-    assert (second["model.dropout_placement"], second["model.moe_dropout"]) == ("before", 0.1)
-
-
-def test_stages_do_not_share_dimensions() -> None:
-    assert all(set(a.dimensions).isdisjoint(b.dimensions) for a, b in pairwise(NARROWING))
-
-
-@pytest.mark.parametrize(
-    ("dimension", "complaint"),
-    [
-        (Float(1e-5, 1e-4), "space stage rate: a grid needs dimensions with finitely many values"),
-        (Choice([1e-5, 1.0]), r"training.learning_rate must be a number in \(0, 0.1\], got 1.0"),
-    ],
-)
-def test_a_stage_that_cannot_be_run_is_refused_when_made(dimension: Float | Choice, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        Stage(name="rate", trainable="exbert", dimensions={"training.learning_rate": dimension})
 
 
 @pytest.mark.parametrize("name", SHIPPED)
