@@ -31,7 +31,9 @@ __all__ = ["app"]
 DEFAULT_STORAGE = "./sweeps-data"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=(__doc__ or "").split("\n")[0])
-tables = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, spending, trials.")
+tables = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, a search, spending, trials."
+)
 app.add_typer(tables, name="table")
 
 StorageOption = Annotated[
@@ -40,6 +42,7 @@ StorageOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
+SearchOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest search.")]
 
 
 @app.command()
@@ -123,6 +126,26 @@ def predictions(
         found = predictions_table(ledger, _load_grid(ledger, sweep), limit=limit, domain=domain, share=share)
         _emit(found.rows, format_name, output)
         _say(found.notes)
+
+
+@tables.command()
+def search(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: SearchOption = None,
+    output: OutputOption = None,
+) -> None:
+    """The trials of a search, best first, with their settings; what stopping trials early saved.
+
+    Example: python -m results table search --format csv
+    """
+    from results.search import load_search
+    from results.search_tables import search_summary, search_table
+
+    with _one_line_errors():
+        found = load_search(_existing(storage), sweep)
+        _emit(search_table(found), format_name, output)
+        _say([search_summary(found)])
 
 
 @tables.command()

@@ -44,6 +44,7 @@ def check_rows(ledger: Ledger, frozen_keys: Mapping[str, Collection[str]]) -> It
     """Everything that is wrong with the readable rows; `frozen_keys` are the trials of each readable `sweep.json`."""
     yield from _wrong_keys(ledger)
     yield from _unplanned(ledger, frozen_keys)
+    yield from _unplanned_decisions(ledger)
     yield from _unaccounted(ledger)
     yield from _incomplete(ledger)
     yield from _step_order(ledger)
@@ -128,6 +129,29 @@ def _unplanned(ledger: Ledger, frozen_keys: Mapping[str, Collection[str]]) -> It
             f"sweep {sweep}",
             f"{count} trials were run for it, and the ledger has no plan of it",
             "run the sweep's command again: it writes the plan, and nothing that is done runs again",
+        )
+
+
+def _unplanned_decisions(ledger: Ledger) -> Iterator[Finding]:
+    """Decisions on trials in no plan, and those of a search that has no row of its own."""
+    rows = ledger.sql("""
+        SELECT sweep_id, trial_key, count(*) AS num_rows FROM decisions
+        WHERE trial_key NOT IN (SELECT trial_key FROM plans) GROUP BY ALL ORDER BY ALL
+    """).to_pylist()
+    for row in rows:
+        yield Finding(
+            "decision without plan",
+            f"search {row['sweep_id']}, trial {row['trial_key']}",
+            f"{row['num_rows']} decisions on it, and no plan has the trial",
+            "run the search's command again: it plans what it suggested",
+        )
+    query = "SELECT DISTINCT sweep_id FROM decisions WHERE sweep_id NOT IN (SELECT sweep_id FROM searches) ORDER BY sweep_id"
+    for sweep_id in ledger.sql(query).column(0).to_pylist():
+        yield Finding(
+            "search missing",
+            f"search {sweep_id}",
+            "its decisions are there, and what it searches is not",
+            "run the search's command again: it writes the row",
         )
 
 

@@ -16,6 +16,7 @@ from results.errors import LedgerWarning
 from results.identity import trial_key
 from results.ledger import Ledger
 from results.parts import PART_SUFFIX
+from results.search import search_ids
 from results.trials_view import RECORD_MISSING
 
 __all__ = ["ABANDONED_AFTER", "Verified", "verify"]
@@ -73,6 +74,9 @@ def _unreadable(ledger: Ledger, bad: Mapping[str, str]) -> Iterator[Finding]:
         if (key, attempt) in completed or (table == "attempts" and key in unproven):
             todo = "--repair puts it away with the rest of the completed attempt; the sweep's command then runs the trial again"
             moves = completed_paths(ledger.storage, key, [attempt])
+        elif table in ("searches", "decisions"):
+            todo = "--repair puts it away; begin the search anew: what is done of its trials is not run again"
+            moves = ()
         else:
             # Resumed behind the lost rows, the trial would never report them again: it has to start over.
             todo = "--repair puts it away with the trial's checkpoints; the sweep's command then starts the trial over"
@@ -141,8 +145,11 @@ def _plans_that_differ(ledger: Ledger, frozen: Mapping[str, Collection[str]]) ->
     """Frozen plans whose trials are not those of the sweep's rows in `plans`."""
     rows = ledger.sql("SELECT sweep_id, list(DISTINCT trial_key) AS trial_keys FROM plans GROUP BY sweep_id").to_pylist()
     recorded = {row["sweep_id"]: set(row["trial_keys"]) for row in rows}
+    searches = set(search_ids(ledger))
     for sweep_id, keys in frozen.items():
         in_ledger = recorded.get(sweep_id, set())
+        if sweep_id in searches and in_ledger >= set(keys):
+            continue  # a search plans its trials one after the other
         path = f"sweeps/{sweep_id}/sweep.json"
         if not in_ledger:
             what = f"none of its {len(keys)} trials is in the ledger's plans"

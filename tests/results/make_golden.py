@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from synthetic_ledger import synthetic_ledger
+from synthetic_search import synthetic_narrowing, synthetic_search
 from typer.testing import CliRunner
 
 from results.__main__ import app
@@ -19,7 +20,7 @@ from results.schema import SCHEMA_VERSION
 
 FOLDER = Path(__file__).parent / "golden"
 STORES = {version: FOLDER / f"store-v{version}" for version in range(1, SCHEMA_VERSION + 1)}
-"""A small storage of each schema version: one trial completed, one failed."""
+"""A small storage of each schema version: a grid with one trial completed and one failed; from 3 on also a search."""
 
 COMMANDS: dict[str, list[str]] = {
     "grid.txt": ["table", "grid"],
@@ -39,11 +40,21 @@ COMMANDS: dict[str, list[str]] = {
 }
 """File to the command that prints it."""
 
+SEARCH_COMMANDS: dict[str, list[str]] = {
+    "search.txt": ["table", "search", "--sweep", "search-1"],
+    "search.csv": ["table", "search", "--sweep", "search-1", "--format", "csv"],
+    "search-narrowing.md": ["table", "search", "--format", "markdown"],
+    "columns-decisions.txt": ["columns", "decisions"],
+    "columns-searches.txt": ["columns", "searches"],
+    "verify-search.txt": ["verify"],
+}
+"""The same over a storage with two searches."""
 
-def outputs(storage: Path) -> dict[str, str]:
-    """What each command prints over the ledger at `storage`."""
+
+def outputs(storage: Path, commands: dict[str, list[str]]) -> dict[str, str]:
+    """What each of `commands` prints over the ledger at `storage`."""
     runner, env = CliRunner(), {"SWEEPS_STORAGE": str(storage)}
-    results = {name: runner.invoke(app, command, env=env) for name, command in COMMANDS.items()}
+    results = {name: runner.invoke(app, command, env=env) for name, command in commands.items()}
     for name, result in results.items():
         if result.exit_code:
             raise RuntimeError(f"{name}: exit {result.exit_code}: {result.stderr}")
@@ -54,6 +65,7 @@ def write_store(folder: Path) -> None:
     """A storage as today's code writes it."""
     one_failed = [("exbert", 60, "shuffled", 0)]
     synthetic_ledger(folder, trainables=("exbert",), orders=("shuffled",), shares=(60, 80), failed=one_failed)
+    synthetic_search(folder, num_trials=4)
 
 
 if __name__ == "__main__":
@@ -62,5 +74,7 @@ if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         failed, planned = [("exbert", 60, "shuffled", 0)], [("exbert", 80, "shuffled", 0)]
-        for name, text in outputs(synthetic_ledger(Path(folder), failed=failed, planned=planned)).items():
+        grid = synthetic_ledger(Path(folder) / "grid", failed=failed, planned=planned)
+        searches = synthetic_narrowing(synthetic_search(Path(folder) / "searches", objectives=("val_qa_loss", "train_seconds")))
+        for name, text in {**outputs(grid, COMMANDS), **outputs(searches, SEARCH_COMMANDS)}.items():
             (FOLDER / name).write_text(text, encoding="utf-8")

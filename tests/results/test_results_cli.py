@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from make_golden import COMMANDS, FOLDER, outputs
+from make_golden import COMMANDS, FOLDER, SEARCH_COMMANDS, outputs
 from typer.testing import CliRunner, Result
 
 from results.__main__ import app
@@ -25,11 +25,11 @@ def _run(*arguments: str, storage: Path | None = None) -> Result:
 
 
 @pytest.fixture(scope="module")
-def printed(partial: Path) -> dict[str, str]:
-    return outputs(partial)
+def printed(partial: Path, searched: Path) -> dict[str, str]:
+    return {**outputs(partial, COMMANDS), **outputs(searched, SEARCH_COMMANDS)}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *SEARCH_COMMANDS])
 def test_output_is_as_recorded(printed: dict[str, str], name: str) -> None:
     assert printed[name] == (FOLDER / name).read_text(encoding="utf-8")
 
@@ -80,6 +80,7 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
         (["table", "trials", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "spending", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "spending", "--by", "day"], "by must be sweep or trial, got 'day'"),
+        (["table", "search"], "no search in this ledger: run `python -m orchestrator.run search`"),
         (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
     ],
 )
@@ -130,7 +131,18 @@ def test_figure_goes_beside_the_ledger_by_default(tmp_path: Path, complete: Path
 
 @pytest.mark.parametrize(
     "command",
-    ["sql", "columns", "figure", "report", "verify", "table grid", "table predictions", "table spending", "table trials"],
+    [
+        "sql",
+        "columns",
+        "figure",
+        "report",
+        "verify",
+        "table grid",
+        "table predictions",
+        "table search",
+        "table spending",
+        "table trials",
+    ],
 )
 def test_help_of_every_command_has_an_example(command: str) -> None:
     assert f"Example: python -m results {command}" in " ".join(_run(*command.split(), "--help").stdout.split())

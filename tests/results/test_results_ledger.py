@@ -21,6 +21,7 @@ from results.errors import LedgerMissingError, LedgerWarning, NewerSchemaError
 from results.ledger import Ledger
 from results.parts import attempt_part, write_part
 from results.schema import SCHEMA_VERSION, arrow_schema
+from results.search import load_search, search_ids
 from results.verify import verify
 from results.views import COLUMNS
 
@@ -308,17 +309,22 @@ def test_what_the_worker_did_not_record_of_a_failure_comes_from_the_driver(tmp_p
 @pytest.mark.parametrize("version", STORES)
 def test_ledger_of_every_schema_version_is_read(version: int) -> None:
     ledger = Ledger(STORES[version])
-    trials = {row["squad_share"]: row for row in ledger.table("trials").to_pylist()}
+    grid = ledger.sql("SELECT * FROM trials WHERE sweep_kind = 'grid'").to_pylist()
+    trials = {row["squad_share"]: row for row in grid}
     assert {share: (row["status"], row["error_type"]) for share, row in trials.items()} == {
         60: ("failed", "RuntimeError"),
         80: ("completed", None),
     }
     assert trials[60]["failure_class"] == (None if version < 2 else "oom")
-    assert {row["run_id"] for row in ledger.table("attempts").to_pylist()} == {None if version < 2 else "grid-1-run"}
+    attempts = ledger.sql("SELECT run_id FROM attempts WHERE sweep_id = 'grid-1'").to_pylist()
+    assert {row["run_id"] for row in attempts} == {None if version < 2 else "grid-1-run"}
     assert ledger.table("runs").num_rows == (0 if version < 2 else 1)
-    assert ledger.sql("SELECT sum(useful_seconds), sum(failed_seconds) FROM spending").to_pylist() == [
-        {"sum(useful_seconds)": 45.5, "sum(failed_seconds)": 45.5}
-    ]
+    assert ledger.sql(
+        "SELECT sum(useful_seconds), sum(failed_seconds) FROM spending WHERE sweep_id = 'grid-1'"
+    ).to_pylist() == [{"sum(useful_seconds)": 45.5, "sum(failed_seconds)": 45.5}]
+    assert search_ids(ledger) == ([] if version < 3 else ["search-1"])
+    if version >= 3:
+        assert [trial.state for trial in load_search(ledger).ranking] == ["completed", "stopped", "stopped", "stopped"]
     assert not verify(ledger, NOON).findings
 
 

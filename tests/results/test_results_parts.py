@@ -35,7 +35,9 @@ def _values(kind: pa.DataType) -> st.SearchStrategy[Any]:
         return _TIMES
     if pa.types.is_map(kind):
         return st.dictionaries(_TEXTS, st.floats(allow_nan=False), max_size=3)
-    return st.lists(_TEXTS, max_size=3)
+    if pa.types.is_list(kind):
+        return st.lists(_values(kind.value_type), max_size=3)
+    raise AssertionError(f"no strategy for {kind}")
 
 
 def _rows(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
