@@ -15,6 +15,9 @@ __all__ = ["ADDED_LATER", "EvaluationConfig", "MixtureConfig", "QAConfig", "Sett
 
 ADDED_LATER: Mapping[str, Any] = {
     "evaluation.validate_at": "epoch",
+    "training.warmup_share": 0.0,
+    "model.dense_block": False,
+    "model.expert_dropout": 0.0,
 }
 """Settings that the first recorded trials did not have yet, by dotted name, each with its default: what was done before.
 
@@ -69,7 +72,10 @@ class TrainingConfig(Settings):
 
     epochs: int = Field(3, ge=1, le=100, description="passes over the mixture")
     batch_size: int = Field(16, ge=1, le=1024, description="windows per optimiser step")
-    learning_rate: float = Field(2e-5, gt=0, le=0.1, description="peak rate; decays linearly to 0, no warm-up")
+    learning_rate: float = Field(2e-5, gt=0, le=0.1, description="peak rate; decays linearly to 0")
+    warmup_share: float = Field(
+        0.0, ge=0, le=1, description="share of the steps over which the rate first rises linearly from 0"
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW, all weights but biases and normalisation gains")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this global norm")
     max_length: int = Field(384, ge=16, le=512, description="tokens in a window, question and special tokens included")

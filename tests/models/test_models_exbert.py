@@ -99,6 +99,22 @@ def test_dropout_stands_where_it_is_placed_and_rests_in_evaluation(placement: st
     assert torch.equal(model(**inputs()).start_logits, model(**inputs()).start_logits)
 
 
+@pytest.mark.parametrize("semantics", ["exact", "library"])
+def test_expert_dropout_stands_before_each_experts_last_projection(semantics: str) -> None:
+    model, usual = (a_model(expert_dropout=rate, moe_semantics=semantics) for rate in (0.3, 0.0))
+    layer = model.expert_layers[0]
+    for expert in layer.moe.experts.experts:
+        assert [type(part).__name__ for part in expert.net] == ["Linear", "GEGLU", "Dropout", "Linear"]
+        assert expert.net[2].p == 0.3
+    assert not any(isinstance(part, torch.nn.Dropout) for part in layer.block.ff_after.modules())
+    assert num_parameters(model) == num_parameters(usual)
+
+
+def test_expert_dropout_rests_in_evaluation() -> None:
+    logits_BT, usual_BT = (a_model(expert_dropout=rate).eval()(**inputs()).start_logits for rate in (0.3, 0.0))
+    assert torch.equal(logits_BT, usual_BT)
+
+
 def test_padding_and_neighbours_do_not_change_a_prediction() -> None:
     model = a_model().eval()
     short = inputs(8)

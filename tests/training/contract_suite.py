@@ -133,6 +133,8 @@ def with_one_field_changed(config: QAConfig, sections: tuple[str, ...] | None = 
 
 
 def other_values(value: Any, info: Any) -> list[Any]:
+    if isinstance(value, bool):
+        return [not value]
     choices = [arg for arg in getattr(info.annotation, "__args__", ()) if isinstance(arg, str) and arg != value]
-    numbers = [] if isinstance(value, str) else [(value or 0) + 1, 1, 2, (value or 0) / 2, 20]
+    numbers = [] if isinstance(value, str) else [(value or 0) + 1, 1, 2, (value or 0) / 2, 0.5, 20]
     return [*choices, *(number for number in numbers if number != value)]

@@ -1,17 +1,23 @@
-"""The gradients of a batch that goes through the model in parts are those of the whole batch."""
+"""The gradients of a batch that goes through the model in parts are those of the whole batch; the learning rate's schedule."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import DistilBertConfig, DistilBertForQuestionAnswering, DistilBertModel
+from transformers import (
+    DistilBertConfig,
+    DistilBertForQuestionAnswering,
+    DistilBertModel,
+    get_linear_schedule_with_warmup,
+)
 
 from trainables.contract import TrialContext
 from trainables.data.spec import DataSpec
 from trainables.exbert.config import ModelConfig
 from trainables.exbert.model import ExBertForQuestionAnswering
-from trainables.training.steps import add_gradients
+from trainables.training.steps import add_gradients, make_schedule
 
 SMALL = DistilBertConfig(
     vocab_size=50, dim=16, hidden_dim=32, n_layers=2, n_heads=2, max_position_embeddings=32,
@@ -68,3 +74,25 @@ def test_fewer_than_one_part_is_refused(data: DataSpec, tmp_path: Path) -> None:
     folders = {"checkpoint_dir": tmp_path, "prepared_dir": tmp_path}
     with pytest.raises(ValueError, match="micro_batches must be at least 1, got 0"):
         TrialContext(seed=0, data=data, device="cpu", num_threads=1, micro_batches=0, **folders)
+
+
+@pytest.mark.parametrize(("warmup_share", "warmup_steps"), [(0.0, 0), (0.1, 2), (0.3, 4), (0.5, 7), (1.0, 13)])
+def test_the_learning_rate_is_that_of_transformers_linear_schedule(warmup_share: float, warmup_steps: int) -> None:
+    num_steps = 13
+    ours = rates(lambda optimizer: make_schedule(optimizer, num_steps, warmup_share), num_steps)
+    theirs = rates(lambda optimizer: get_linear_schedule_with_warmup(optimizer, warmup_steps, num_steps), num_steps)
+    assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-18)
+    assert max(ours) == 1e-3 or warmup_share == 1.0
+    assert (ours[0] == 0) == (warmup_steps > 0)
+
+
+def rates(schedule_of: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler], num_steps: int) -> list[float]:
+    """The learning rate of each step, under a peak of 1e-3."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = schedule_of(optimizer)
+    found = []
+    for _ in range(num_steps):
+        found.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return found

@@ -9,6 +9,12 @@ class TestDistilbert(TrainableContract):
     out_of_range = [("model.n_layers", 0), ("model.n_layers", 7), ("training.learning_rate", 0), ("mixture.share", 101)]  # noqa: RUF012
 
 
+class TestDistilbertWithDenseBlock(TrainableContract):
+    trainable = "distilbert"
+    model = {"n_layers": 1, "dense_block": True}  # noqa: RUF012
+    out_of_range = [("model.n_layers", 0), ("training.warmup_share", 1.1)]  # noqa: RUF012
+
+
 class TestExbert(TrainableContract):
     trainable = "exbert"
     model = {"n_layers": 1, "num_experts": 4, "dropout_placement": "both"}  # noqa: RUF012
@@ -16,6 +22,7 @@ class TestExbert(TrainableContract):
     out_of_range = [  # noqa: RUF012
         ("model.num_experts", 1),
         ("model.moe_dropout", 1.0),
+        ("model.expert_dropout", 1.0),
         ("model.threshold", 0),
         ("training.epochs", 0),
         ("evaluation.n_best", 0),

@@ -19,11 +19,12 @@ VARIANTS: dict[str, dict[str, Any]] = {}
 
 
 class ModelConfig(Settings):
-    """The encoder's first blocks under a question-answering head."""
+    """The encoder's first blocks, perhaps a dense block, and a question-answering head."""
 
     n_layers: int | None = Field(
         None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's"
     )
+    dense_block: bool = Field(False, description="after the last block, one of ExBERT's experts that every token takes")
 
 
 class Config(QAConfig):

@@ -8,6 +8,7 @@ from transformers import DistilBertForQuestionAnswering
 
 from trainables.contract import Report, TrialContext
 from trainables.distilbert.config import METRICS, Config
+from trainables.distilbert.model import add_dense_block
 from trainables.models.encoder import load_encoder
 from trainables.training.loop import fine_tune
 
@@ -15,9 +16,12 @@ __all__ = ["train"]
 
 
 def train(config: Config, context: TrialContext) -> Iterator[Report]:
-    """Fine-tunes `DistilBertForQuestionAnswering`, its head freshly drawn."""
+    """Fine-tunes `DistilBertForQuestionAnswering`, its head and dense block freshly drawn."""
 
     def build() -> DistilBertForQuestionAnswering:
-        return load_encoder(context.data.encoder, config.model.n_layers, DistilBertForQuestionAnswering)
+        model = load_encoder(context.data.encoder, config.model.n_layers, DistilBertForQuestionAnswering)
+        if config.model.dense_block:
+            add_dense_block(model)
+        return model
 
     return fine_tune(config, context, METRICS, build)

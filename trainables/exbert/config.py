@@ -37,6 +37,9 @@ class ModelConfig(Settings):
     num_experts: int = Field(16, ge=2, le=64, description="experts per expert layer")
     dropout_placement: Literal["none", "before", "after", "both"] = Field("none", description="dropout beside the expert layer")
     moe_dropout: float = Field(0.1, ge=0, lt=1, description="rate of that dropout; read only where there is a placement")
+    expert_dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout within the experts, before their last projection (Fedus et al. 2022, section 2.4)"
+    )
     moe_position: Literal["after_last", "after_block", "replace_ffn", "replace_all_ffn"] = Field(
         "after_last", description="where the expert layer sits; after_block and replace_ffn name the block in moe_block"
     )

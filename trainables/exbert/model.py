@@ -12,6 +12,7 @@ from transformers import DistilBertConfig, DistilBertModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from trainables.exbert.config import ModelConfig
+from trainables.models.encoder import append_to
 from trainables.models.experts import ExactMoE, LibraryMoE
 from trainables.models.outputs import QuestionAnsweringOutput, span_loss
 
@@ -55,7 +56,7 @@ class ExpertLayer(nn.Module):
 
 def _expert_module(settings: ModelConfig, dim: int) -> ExactMoE | LibraryMoE:
     kind = {"exact": ExactMoE, "library": LibraryMoE}[settings.moe_semantics]
-    return kind(
+    moe: ExactMoE | LibraryMoE = kind(
         dim=dim,
         num_experts=settings.num_experts,
         gating_top_n=2,
@@ -67,6 +68,16 @@ def _expert_module(settings: ModelConfig, dim: int) -> ExactMoE | LibraryMoE:
         router_z_loss_coef=settings.router_z_loss_coef,
         is_distributed=False,
     )
+    if settings.expert_dropout:
+        _add_dropout(moe, settings.expert_dropout)
+    return moe
+
+
+def _add_dropout(moe: ExactMoE | LibraryMoE, rate: float) -> None:
+    """Puts dropout before the last projection of every expert."""
+    for expert in moe.experts.experts:
+        *first, last = expert.net
+        expert.net = nn.Sequential(*first, nn.Dropout(rate), last)
 
 
 def _sparse_block(moe: ExactMoE | LibraryMoE, wiring: str) -> SparseMoEBlock:
@@ -152,7 +163,7 @@ def _insert(block: nn.Module, layer: ExpertLayer, *, replace: bool) -> None:
     if replace:
         block.ffn = _Borrowed(layer)
     else:
-        block.register_forward_hook(lambda _module, _inputs, hidden_BTD: layer(hidden_BTD))
+        append_to(block, layer)
 
 
 class _Borrowed(nn.Module):

@@ -1,4 +1,4 @@
-"""Loading a pre-trained DistilBERT encoder, cut to its first blocks."""
+"""Loading a pre-trained DistilBERT encoder, cut to its first blocks, and adding layers to these."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+from torch import nn
 from transformers import AutoConfig, DistilBertConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from trainables.data.errors import DataError
 from trainables.data.sources import parse_encoder
 
-__all__ = ["encoder_config", "load_encoder"]
+__all__ = ["append_to", "encoder_config", "load_encoder"]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -54,6 +55,11 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
             source.name_or_path, revision=source.revision, config=config, dtype=torch.float32
         )
     return model
+
+
+def append_to(block: nn.Module, layer: nn.Module) -> None:
+    """Makes `layer` the last part of `block`. It is not registered there: its parameters belong to whoever holds it."""
+    block.register_forward_hook(lambda _module, _inputs, hidden_BTD: layer(hidden_BTD))
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, MixtureOfExpertsReturn, MoE
+from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, Expert, MixtureOfExpertsReturn, MoE
 
-__all__ = ["ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "route"]
+__all__ = ["DenseBlock", "ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "route"]
 
 
 class Routing(NamedTuple):
@@ -190,3 +190,15 @@ class LibraryMoE(_CountedMoE):
         kept_BTE = (combine[0].sum(dim=-1) > 0) * mask_BT[..., None]
         self.tally.add(wanted_BTE, kept_BTE, probability_BTE, mask_BT)
         return result
+
+
+class DenseBlock(torch.nn.Module):
+    """An expert layer without routing: one expert that every token takes, normalised before and added to what comes in."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.expert = Expert(dim, prenorm=True)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x_BTD + self.expert(x_BTD)
+        return out

@@ -57,7 +57,7 @@ class FineTuning:
         self.task: Task = open_task(config, context.data, context.prepared_dir)
         self.steps_per_epoch = len(self.task.batches(epoch=0, seed=context.seed))
         self.optimizer = make_optimizer(model, config.training)
-        self.schedule = make_schedule(self.optimizer, self.steps_per_epoch * config.training.epochs)
+        self.schedule = make_schedule(self.optimizer, self.total_steps, config.training.warmup_share)
         self.step = 0
         self.samples_seen = 0
         self.last_rate = config.training.learning_rate

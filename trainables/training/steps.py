@@ -1,11 +1,12 @@
 """One optimiser step: the recipe's optimiser and schedule, and a batch's gradients, in parts where memory is short.
 
-Recipe: AdamW, linear decay without warm-up, global-norm clipping, as `transformers.Trainer` does by default (papers: document
-A, section 1.2); bfloat16 autocast on GPU.
+Recipe: AdamW, linear decay (by default without warm-up) and global-norm clipping, as `transformers.Trainer` does by default
+(papers: document A, section 1.2); bfloat16 autocast on GPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,9 +38,18 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """From the peak rate linearly to 0 after `total_steps`."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1.0 - step / max(1, total_steps)))
+def make_schedule(
+    optimizer: torch.optim.Optimizer, total_steps: int, warmup_share: float = 0.0
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Over `warmup_share` of the steps, rounded up, linearly from 0 to the peak rate; from there to 0 after `total_steps`."""
+    warmup_steps = math.ceil(total_steps * warmup_share)
+
+    def share_of_peak(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        return max(0.0, 1.0 - (step - warmup_steps) / max(1, total_steps - warmup_steps))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_peak)
 
 
 def autocast(training: TrainingConfig, device: str) -> torch.autocast:
