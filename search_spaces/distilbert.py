@@ -1,14 +1,15 @@
 """What of plain DistilBERT is searched, so that a tuned ExBERT is compared with a V-DB tuned over the same ranges.
 
-The paper tuned only ExBERT (document A, section 3.4). These spaces have exactly the dimensions of ExBERT's that V-DB has too.
+The paper tuned only ExBERT (document A, section 3.4). The counterparts of ExBERT's spaces have exactly those of its dimensions
+that V-DB has too.
 """
 
 from __future__ import annotations
 
 from search_spaces.exbert import LEARNING_RATE, N_LAYERS, TRAINING
-from search_spaces.space import Space
+from search_spaces.space import Choice, Space
 
-__all__ = ["distilbert", "distilbert_extended"]
+__all__ = ["distilbert", "distilbert_controls", "distilbert_extended"]
 
 distilbert = Space(
     name="distilbert",
@@ -16,6 +17,18 @@ distilbert = Space(
     dimensions={"model.n_layers": N_LAYERS, "training.learning_rate": LEARNING_RATE},
 )
 """The counterpart of `exbert`."""
+
+distilbert_controls = Space(
+    name="distilbert_controls",
+    trainable="distilbert",
+    dimensions={
+        "model.n_layers": N_LAYERS,
+        "model.dense_block": Choice([False, True]),
+        "training.learning_rate": LEARNING_RATE,
+    },
+)
+"""Whether experts or tuning make the difference; reading 29 and digest, section 5.2, E11: V-DB tuned over the same ranges, cut
+to 4 blocks, and that with a dense block as wide as an expert."""
 
 distilbert_extended = Space(
     name="distilbert_extended", trainable="distilbert", dimensions={**distilbert.dimensions, **TRAINING}

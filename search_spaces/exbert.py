@@ -20,6 +20,8 @@ TRAINING: dict[str, Dimension] = {
     "training.batch_size": Choice([8, 16, 32]),
     # Reading 32 gives 0.01; section 6 names it without a range: a decade to either side
     "training.weight_decay": Float(1e-3, 1e-1, log=True),
+    # Digest, section 6: none, as the paper's recipe, or a tenth of the steps
+    "training.warmup_share": Choice([0.0, 0.1]),
 }
 """What the paper left at its defaults, shared by the extended spaces."""
 
@@ -55,6 +57,8 @@ exbert_extended = Space(
         "model.router_z_loss_coef": Choice([0.0, 1e-4, 1e-3, 1e-2]),
         # Digest, section 1.4 (c), about the library's 1.25, at which a token gets 1.25 of its 2 experts
         "model.capacity_factor": Choice([1.0, 1.25, 1.5, 2.0]),
+        # Section 4, future work: "dropout rates within its expert NNs"; digest, section 6: 0 to 0.4
+        "model.expert_dropout": Float(0.0, 0.4),
         **TRAINING,
     },
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from search_spaces.config_fields import nearest
-from search_spaces.distilbert import distilbert, distilbert_extended
+from search_spaces.distilbert import distilbert, distilbert_controls, distilbert_extended
 from search_spaces.embedded import distilbert_embedded, embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
 from search_spaces.space import Space
@@ -19,7 +19,15 @@ __all__ = ["NARROWINGS", "SHIPPED", "load_narrowing", "load_space"]
 
 SHIPPED: Mapping[str, Space] = {
     space.name: space
-    for space in (distilbert, distilbert_embedded, distilbert_extended, exbert, exbert_embedded, exbert_extended)
+    for space in (
+        distilbert,
+        distilbert_controls,
+        distilbert_embedded,
+        distilbert_extended,
+        exbert,
+        exbert_embedded,
+        exbert_extended,
+    )
 }
 """The spaces that ship, by name."""
 

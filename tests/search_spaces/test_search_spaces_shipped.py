@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.distilbert import distilbert, distilbert_extended
+from search_spaces.distilbert import distilbert, distilbert_controls, distilbert_extended
 from search_spaces.embedded import distilbert_embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
 from search_spaces.registry import SHIPPED, load_space
@@ -45,6 +45,12 @@ def test_the_control_has_exactly_those_dimensions_of_exberts_that_it_can_have(co
         if not name.startswith("model.") or name.removeprefix("model.") in of_both
     }
     assert control.dimensions == shared
+
+
+def test_the_controls_are_v_db_over_the_same_ranges_with_and_without_a_dense_block() -> None:
+    dimensions = dict(distilbert_controls.dimensions)
+    assert dimensions.pop("model.dense_block").values == (False, True)
+    assert dimensions == distilbert.dimensions
 
 
 def test_the_embedded_space_has_the_dimensions_of_exberts_within_the_shipped_encoder() -> None:
