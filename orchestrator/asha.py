@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from orchestrator.errors import SweepError
 
-__all__ = ["Action", "Asha", "AshaError", "Decision", "RungRow", "Variant", "rung_fidelities"]
+__all__ = ["Action", "Asha", "AshaError", "Decision", "RungRow", "Variant", "has_reached", "rung_fidelities"]
 
 Variant = Literal["stopping", "promotion"]
 
@@ -162,14 +162,13 @@ class Asha:
 
     def _judge(self, trial_key: str, progress: _Progress, fidelity: float, value: float) -> Decision:
         """Lets the trial arrive at each rung that it has come to, until one of them holds it."""
-        passed = fidelity / _SLACK
         if not math.isfinite(value):
             # It counts at the rung it was heading for: 1/eta of all that started go on, not of the healthy ones.
             if progress.num_rungs < len(self._rungs):
                 self._rungs[progress.num_rungs].arrive(trial_key, math.inf)
             return _DIVERGED
-        decision = _FINISHED if passed >= self._max_fidelity else _GO_ON
-        while progress.num_rungs < len(self._rungs) and passed >= self._rungs[progress.num_rungs].fidelity:
+        decision = _FINISHED if has_reached(fidelity, self._max_fidelity) else _GO_ON
+        while progress.num_rungs < len(self._rungs) and has_reached(fidelity, self._rungs[progress.num_rungs].fidelity):
             rung = self._rungs[progress.num_rungs]
             progress.num_rungs += 1
             rank = rung.arrive(trial_key, value)
@@ -196,6 +195,11 @@ class Asha:
             num_kept = max(1, num_kept)
         kept = [value for value, _, _ in rung.ranking[:num_kept] if value < math.inf]
         return kept[-1] if kept else None
+
+
+def has_reached(fidelity: float, rung: float) -> bool:
+    """Whether a trial that trained up to `fidelity` is at the rung, but for rounding."""
+    return fidelity >= rung * _SLACK
 
 
 def rung_fidelities(grace: float, eta: int, max_fidelity: float) -> list[float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from orchestrator.trial import Trial
+from orchestrator.work import Work
 from orchestrator.worker import Ended, RunSettings
 
 __all__ = ["Backend", "Listener"]
@@ -17,8 +17,11 @@ class Listener(Protocol):
     def started(self, trial_key: str) -> None:
         """A worker is about to take the trial."""
 
-    def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
-        """The trial has a new report, already in the ledger; `shown` is what a person may want to see of it."""
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> bool:
+        """The trial has a new report, already in the ledger; `shown` is what a person may want to see of it.
+
+        False: the attempt is recorded as ended, and its worker is to let go of it.
+        """
 
     def ended(self, trial_key: str, how: Ended) -> None:
         """The trial needs no further attempt in this run."""
@@ -42,10 +45,8 @@ class Backend(Protocol):
     def slots(self) -> int:
         """Trials that run at a time."""
 
-    def run(
-        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> None:
-        """Runs every trial, again after errors as the listener says. Begins no further trial once a stop is requested.
+    def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
+        """Runs what `work` hands out, again after errors as the listener says; nothing further once a stop is requested.
 
         A trial that could not even be begun may be left without an end.
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.failures import FREE
+from orchestrator.forecast import Forecast
 from orchestrator.frozen import sweep_dir
 from orchestrator.lease import holder_of
 from orchestrator.plan import Plan
@@ -23,7 +25,18 @@ from orchestrator.stop import TAKEN_OVER
 from orchestrator.tidy import disk_use
 from orchestrator.trial import Trial
 
-__all__ = ["TALK", "conclude", "cost_line", "count_statuses", "describe_counts", "resume_command", "say", "show_plan"]
+__all__ = [
+    "TALK",
+    "conclude",
+    "cost_line",
+    "count_statuses",
+    "describe_counts",
+    "forecast_line",
+    "resume_command",
+    "say",
+    "show_forecast",
+    "show_plan",
+]
 
 TALK = Console(stderr=True)
 
@@ -40,9 +53,11 @@ def resume_command(plan: Plan, storage: Path) -> str:
 
 def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
     """Says how a run ended: what is done, which errors there were, each once, and what to do next."""
-    done = outcome.already_done + len(outcome.completed)
-    failed = len(outcome.failed)
-    say(f"{done} of {outcome.planned} trials done, {len(outcome.completed)} in this run, {failed} failed")
+    early = f", {len(outcome.stopped_early)} stopped early" if outcome.stopped_early else ""
+    ended = f"{len(outcome.completed)} completed{early}" if early else f"{len(outcome.completed)}"
+    say(f"{outcome.done} of {outcome.planned} trials done, {ended} in this run, {len(outcome.failed)} failed")
+    if plan.search is not None:
+        say(f"the trials, best first: python -m results table search --sweep {plan.sweep_id} --storage {storage}")
     _say_errors(plan, storage, outcome)
     if outcome.stop_reason == TAKEN_OVER:
         say(f"stopped: {TAKEN_OVER}; watch it with `python -m orchestrator.run status {plan.sweep_id} --storage {storage}`")
@@ -114,11 +129,37 @@ def cost_line(plan: Plan, todo: list[Trial], cost: Estimate) -> str:
     return f"{head}, about {duration(cost.wall_seconds)} at {cost.slots} at a time{partly} ({where})"
 
 
+def show_forecast(plan: Plan, expected: Forecast, as_json: bool, price: float | None) -> None:
+    """What a search is expected to come to; `price`: of a GPU-hour."""
+    cost = None if price is None or expected.gpu_hours is None else price * expected.gpu_hours
+    if as_json:
+        print(json.dumps({"sweep_id": plan.sweep_id, **asdict(expected), "wall_seconds": expected.wall_seconds, "cost": cost}))
+        return
+    if expected.rungs:
+        table = Table("rung (epochs)", "trials that come", "go on", box=None, pad_edge=False)
+        for rung in expected.rungs:
+            table.add_row(f"{rung.epoch:g}", f"{rung.arrive:.1f}", f"{rung.go_on:.1f}")
+        Console().print(table)
+        say(f"reckoned by {expected.by}")
+    say(f"sweep {plan.sweep_id}: {len(plan.trials)} of {plan.num_trials} trials suggested so far")
+    say(forecast_line(expected) + ("" if cost is None else f", {cost:.2f} at {price:g} per GPU-hour"))
+
+
+def forecast_line(expected: Forecast) -> str:
+    """The whole search in a line."""
+    epochs = f"{expected.trials} trials, about {expected.epochs:.0f} epochs of {expected.full_epochs} without early stopping"
+    if expected.trial_seconds is None or expected.wall_seconds is None:
+        return f"{epochs}; time unknown: the ledger has no completed trial of this kind yet"
+    gpus = "" if expected.gpu_hours is None else f", {expected.gpu_hours:.1f} GPU-hours"
+    return f"{epochs}; about {duration(expected.wall_seconds)} at {expected.slots} at a time{gpus}"
+
+
 def count_statuses(plan: Plan, storage: Path) -> dict[str, int]:
     """How many trials of the plan have which status."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     planned = Standing("planned")
     found = [known.get(trial.key, planned).status for trial in plan.trials]
+    found += ["planned"] * (plan.num_trials - len(found))  # that a search has not suggested yet
     if holder_of(sweep_dir(storage, plan.sweep_id) / "driver", time.time()) is None:  # without a driver nothing runs
         found = ["lost" if status == "running" else status for status in found]
     return dict(Counter(found))

@@ -7,11 +7,14 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from orchestrator.decisions import load_decisions, record_search, suggested_trials
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset
 from orchestrator.record import record_plan
+from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
 from trainables.data.sources import data_fingerprint
 from trainables.registry import settings_of
@@ -28,23 +31,33 @@ def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
     """Freezes the plan in `sweep.json`, once, and puts its trials into the ledger. A file that cannot be read is replaced."""
     path = sweep_dir(storage, plan.sweep_id) / "sweep.json"
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        load_plan(storage, plan.sweep_id)
-        return
+        if load_plan(storage, plan.sweep_id).num_trials >= plan.num_trials:  # a search may be asked for more
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
     frozen = {
         "sweep_id": plan.sweep_id,
         "kind": plan.kind,
         "planned_at": planned_at.isoformat(),
         "preset": plan.preset.model_dump(mode="json"),
-        "trials": [trial.to_json() for trial in plan.trials],
+        **_what(plan),
     }
-    record_plan(storage, plan, planned_at)
+    if plan.search is None:
+        record_plan(storage, plan, planned_at)
+    else:
+        record_search(storage, plan.sweep_id, plan.search, planned_at)
     unfinished = path.with_suffix(".tmp")
     with unfinished.open("w", encoding="utf-8") as file:
         json.dump(frozen, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+
+
+def _what(plan: Plan) -> dict[str, Any]:
+    """A search's trials are in the ledger, as it suggests them."""
+    if plan.search is not None:
+        return {"search": plan.search.to_json()}
+    return {"trials": [trial.to_json() for trial in plan.trials]}
 
 
 def load_plan(storage: Path, sweep_id: str) -> Plan:
@@ -55,8 +68,13 @@ def load_plan(storage: Path, sweep_id: str) -> Plan:
         ValueError: another version of the program wrote it.
     """
     frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read_text(encoding="utf-8"))
+    preset = Preset.model_validate(frozen["preset"])
+    if "search" in frozen:
+        spec = SearchSpec.from_json(frozen["search"])
+        suggested = suggested_trials(spec, load_decisions(storage, sweep_id))
+        return Plan(kind=frozen["kind"], preset=preset, trials=tuple(suggested.values()), search=spec)
     trials = tuple(Trial.from_json(trial) for trial in frozen["trials"])
-    return Plan(kind=frozen["kind"], preset=Preset.model_validate(frozen["preset"]), trials=trials)
+    return Plan(kind=frozen["kind"], preset=preset, trials=trials)
 
 
 def check_current(plan: Plan) -> None:
@@ -65,18 +83,19 @@ def check_current(plan: Plan) -> None:
     Raises:
         SweepError: a trainable's version or the content of the data is another than when it was planned.
     """
-    locations = {trial.data.model_dump_json(): trial.data for trial in plan.trials}
+    trials = plan.trials if plan.search is None else (plan.search.base,)
+    locations = {trial.data.model_dump_json(): trial.data for trial in trials}
     fingerprints = {location: data_fingerprint(data) for location, data in locations.items()}
-    for trial in plan.trials:
+    for trial in trials:
         version = settings_of(trial.trainable).version
         if version != trial.version:
             raise SweepError(
                 f"{plan.sweep_id} was planned with {trial.trainable} version {trial.version}, and this is version {version}; "
-                "plan it anew with `grid`: what is still valid is not run again"
+                "plan it anew with its own command: what is still valid is not run again"
             )
         if fingerprints[trial.data.model_dump_json()] != trial.data_fingerprint:
             raise SweepError(
-                f"the data of {plan.sweep_id} has changed since it was planned; put it back, or plan anew with `grid`"
+                f"the data of {plan.sweep_id} has changed since it was planned; put it back, or plan anew with its own command"
             )
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,6 +16,7 @@ from orchestrator.backend import Listener
 from orchestrator.errors import TrialTimeoutError
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
+from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings
 
 __all__ = ["InlineBackend"]
@@ -30,15 +31,11 @@ class InlineBackend:
         self.slots = 1
         self._in_trial = False
 
-    def run(
-        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> None:
+    def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """See `orchestrator.backend.Backend.run`."""
         former = signal.signal(signal.SIGUSR1, self._on_signal)
         try:
-            for trial in trials:
-                if stop_requested():
-                    return
+            while not stop_requested() and (trial := work.next()) is not None:
                 while self._run_once(trial, settings, listener):
                     pass
         finally:
@@ -59,7 +56,8 @@ class InlineBackend:
         try:
             attempt = Attempt(trial, settings, launched_at=time.monotonic())
             while not isinstance(result := self._advance(attempt), Ended):
-                listener.reported(trial.key, result)
+                if not listener.reported(trial.key, result):
+                    return False
         except Exception as error:
             return listener.errored(trial.key, type(error).__name__, "".join(traceback.format_exception(error)))
         finally:

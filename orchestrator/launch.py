@@ -8,22 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.console import TALK, conclude, cost_line, resume_command, say
+from orchestrator.console import TALK, conclude, cost_line, forecast_line, resume_command, say
 from orchestrator.estimate import estimate
+from orchestrator.forecast import forecast
 from orchestrator.plan import Plan
 from orchestrator.progress import progress_for
 from orchestrator.recorder import INTERRUPTED, Outcome
-from orchestrator.standing import statuses, superseded, unfinished
+from orchestrator.standing import superseded
 from orchestrator.stop import PREEMPTED, TAKEN_OVER
-from orchestrator.sweep import Request, run_sweep
+from orchestrator.sweep import Request, run_sweep, work_of
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
     from orchestrator.trial import Trial
+    from orchestrator.work import Work
 
 __all__ = ["BackendName", "launch"]
 
@@ -35,28 +37,29 @@ class BackendName(StrEnum):
     inline = "inline"
 
 
-def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> NoReturn:
-    """Runs what the ledger lacks of `plan`, says how that went, and exits; `ask` first where it will take long."""
-    known = statuses(storage, (trial.key for trial in plan.trials))
-    todo = unfinished(plan, known, request.retry)
-    done = sum(each.is_done for each in known.values())
-    say(f"sweep {plan.sweep_id}: {len(plan.trials)} trials, {done} already done, {len(todo)} to run")
+def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> int:
+    """Runs what the ledger lacks of `plan` and says how that went; `ask` first where it will take long.
+
+    Returns the exit code.
+    """
+    work = work_of(plan, storage, request.retry)
+    say(f"sweep {plan.sweep_id}: {work.total} trials, {work.num_done} already done, {work.num_left} to run")
     for name, (version, trials) in superseded(plan, storage).items():
         say(
             f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
             "but their keys are others"
         )
-    if ask and todo and sys.stdin.isatty():
-        _confirm(plan, todo, storage)
+    if ask and work.num_left and sys.stdin.isatty() and not _confirmed(plan, work, storage):
+        return 130
     try:
         outcome = run_sweep(
             plan, storage, request, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage), say=say
         )
     except KeyboardInterrupt:
         say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
-        raise typer.Exit(130) from None
+        return 130
     conclude(plan, storage, outcome)
-    raise typer.Exit(_exit_code(outcome))
+    return _exit_code(outcome)
 
 
 def _exit_code(outcome: Outcome) -> int:
@@ -65,19 +68,28 @@ def _exit_code(outcome: Outcome) -> int:
         return special[outcome.stop_reason]
     if outcome.failed or outcome.failed_before:
         return 1
-    complete = outcome.already_done + len(outcome.completed) == outcome.planned
+    complete = outcome.done == outcome.planned
     return 0 if complete or (outcome.stop_reason or "").startswith("budget") else 1
 
 
-def _confirm(plan: Plan, todo: list[Trial], storage: Path) -> None:
+def _confirmed(plan: Plan, work: Work, storage: Path) -> bool:
     """Asks before a sweep that will take over an hour, or whose time nobody knows yet; never for the embedded default."""
-    cost = estimate(todo, storage, plan.preset.resources)
-    if plan.preset.name == "embedded" or (not cost.unknown and cost.wall_seconds < 3600):
-        return
-    say(cost_line(plan, todo, cost))
+    if plan.preset.name == "embedded":
+        return True
+    if plan.search is not None:
+        expected = forecast(plan.search, storage, plan.preset.resources)
+        seconds, line = expected.wall_seconds, forecast_line(expected)
+    else:
+        todo = list(work.known or ())
+        cost = estimate(todo, storage, plan.preset.resources)
+        seconds, line = None if cost.unknown else cost.wall_seconds, cost_line(plan, todo, cost)
+    if seconds is not None and seconds < 3600:
+        return True
+    say(line)
     if not typer.confirm("Run them?", default=True, err=True):
         say("nothing was run")
-        raise typer.Exit(130)
+        return False
+    return True
 
 
 def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
@@ -99,8 +111,8 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
     return session
 
 
-def _watch(todo: list[Trial], backend: Backend) -> Any:
-    return progress_for(TALK)(todo, backend.slots, backend.gpus_per_trial, TALK, time.monotonic)
+def _watch(work: Work, backend: Backend) -> Any:
+    return progress_for(TALK)(work.known or (), work.num_left, backend.slots, backend.gpus_per_trial, TALK, time.monotonic)
 
 
 def _prepare(storage: Path) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from orchestrator.errors import PlanError
 from orchestrator.preset import EMBEDDED, Preset, describe_error
+from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.config import QAConfig
@@ -19,20 +21,31 @@ from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
-__all__ = ["Plan", "plan_grid", "resolve_data"]
+__all__ = ["Plan", "make_trial", "plan_grid", "resolve_data"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A sweep's trials, in the order in which they should start. Parents come before their children."""
+    """A sweep's trials, in the order in which they should start. Parents come before their children.
+
+    Those of a `search` are the ones that it has suggested so far.
+    """
 
     kind: Literal["grid", "search"]
     preset: Preset
     trials: tuple[Trial, ...]
+    search: SearchSpec | None = None
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole sweep, of a search at most."""
+        return len(self.trials) if self.search is None else max(len(self.trials), self.search.num_trials)
 
     @property
     def sweep_id(self) -> str:
-        """The same trials are the same sweep, so that the same command again goes on where it was."""
+        """The same trials are the same sweep, so that the same command again goes on where it was; so is the same search."""
+        if self.search is not None:
+            return f"{self.kind}-{self.search.identity}"
         keys = "\n".join(sorted(trial.key for trial in self.trials))
         return f"{self.kind}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
@@ -49,7 +62,7 @@ def plan_grid(preset: Preset, storage: Path) -> Plan:
     points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
     trials: dict[str, Trial] = {}
     for point in points:
-        trial = _trial(preset, point, data, fingerprint)
+        trial = make_trial(preset, point, data, fingerprint)
         trials.setdefault(trial.key, trial)
     if not trials:
         raise PlanError("the grid is empty: give at least one of each of trainables, shares, orders and seeds")
@@ -95,7 +108,18 @@ def _absolute(location: str) -> str:
     return str(path.resolve()) + location.removeprefix(without_split(location)) if path.exists() else location
 
 
-def _trial(preset: Preset, point: GridPoint, data: DataSpec, fingerprint: str) -> Trial:
+def make_trial(
+    preset: Preset,
+    point: GridPoint,
+    data: DataSpec,
+    fingerprint: str,
+    changes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Trial:
+    """The trial of one cell of a grid; `changes`, by section, win over everything else.
+
+    Raises:
+        PlanError: a trainable, variant or setting that cannot be.
+    """
     name, _, variant = point.trainable.partition(":")
     try:
         settings = settings_of(name)
@@ -105,15 +129,17 @@ def _trial(preset: Preset, point: GridPoint, data: DataSpec, fingerprint: str) -
         trainable=name,
         variant=variant,
         version=settings.version,
-        config=_config(preset, point, settings, variant),
+        config=_config(preset, point, settings, variant, changes),
         data=data,
         data_fingerprint=fingerprint,
         seed=point.seed,
     )
 
 
-def _config(preset: Preset, point: GridPoint, settings: TrainableSettings, variant: str) -> QAConfig:
-    """Trainable's defaults, then the preset, then the variant, then what --set gave."""
+def _config(
+    preset: Preset, point: GridPoint, settings: TrainableSettings, variant: str, changes: Mapping[str, Mapping[str, Any]]
+) -> QAConfig:
+    """Trainable's defaults, then the preset, then the variant, then what --set gave, then `changes`."""
     if variant and variant not in settings.variants:
         known = ", ".join(settings.variants) or "none"
         raise PlanError(f"variant of {settings.name} must be one of {known}, got {variant!r}; leave it out for the defaults")
@@ -121,6 +147,7 @@ def _config(preset: Preset, point: GridPoint, settings: TrainableSettings, varia
         {"model": preset.model, "training": preset.training, "evaluation": preset.evaluation},
         settings.variants.get(variant, {}),
         preset.overrides,
+        changes,
     ]
     values: dict[str, Any] = {section: _overlay(layers, section) for section in ("model", "training", "evaluation")}
     values["model"] = {key: value for key, value in values["model"].items() if key in settings.model_keys}
@@ -139,7 +166,7 @@ def _config(preset: Preset, point: GridPoint, settings: TrainableSettings, varia
         raise PlanError(f"{point.trainable} at share {point.share}: {describe_error(error)}") from error
 
 
-def _overlay(layers: Iterable[dict[str, Any]], section: str) -> dict[str, Any]:
+def _overlay(layers: Iterable[Mapping[str, Any]], section: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for layer in layers:
         values.update(layer.get(section, {}))

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from orchestrator.errors import PresetError
+from orchestrator.search_settings import SearchSettings
 from trainables.config import EvaluationConfig, Settings, TrainingConfig
 from trainables.data.sources import without_split
 from trainables.data.spec import DomainSpec
@@ -94,6 +95,7 @@ class Preset(Settings):
     evaluation: dict[str, Any] = Field(default_factory=dict)
     resources: Resources = Resources()
     recovery: Recovery = Recovery()
+    search: SearchSettings = SearchSettings()
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="what --set gave for model, training and evaluation: wins over variants"
     )
@@ -229,6 +231,7 @@ def _refuse_unknown(values: Mapping[str, Any]) -> None:
         "evaluation": set(EvaluationConfig.model_fields),
         "resources": set(Resources.model_fields),
         "recovery": set(Recovery.model_fields),
+        "search": set(SearchSettings.model_fields),
     }
     for section, known in sections.items():
         inside = values.get(section)

@@ -38,8 +38,12 @@ class TrialState:
 class PlainProgress:
     """A line for each start, each validation, and each end. Also the state that the live table draws."""
 
-    def __init__(self, trials: Sequence[Trial], slots: int, gpus: float, console: Console, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, trials: Sequence[Trial], total: int, slots: int, gpus: float, console: Console, clock: Callable[[], float]
+    ) -> None:
+        """`total`: trials to run, of which `trials` are known now."""
         self.states = {trial.key: TrialState(trial) for trial in trials}
+        self.total = total
         self.slots = max(1, slots)
         self.gpus = gpus
         self.console = console
@@ -47,7 +51,7 @@ class PlainProgress:
         self.began_at = clock()
 
     def __enter__(self) -> PlainProgress:
-        self.say(f"{len(self.states)} trials to run, {self.slots} at a time")
+        self.say(f"{self.total} trials to run, {self.slots} at a time")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,11 +61,14 @@ class PlainProgress:
         """Prints one line as it is."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def planned(self, trial: Trial) -> None:
+        self.states.setdefault(trial.key, TrialState(trial))
+
     def started(self, trial_key: str) -> None:
         state = self.states[trial_key]
         state.status, state.attempts, state.began_at = "running", state.attempts + 1, self.clock()
         again = f" (attempt {state.attempts})" if state.attempts > 1 else ""
-        self.line(state, f"started{again}")
+        self.line(state, f"started{again} {state.trial.detail}".rstrip())
 
     def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
         state = self.states[trial_key]
@@ -88,8 +95,8 @@ class PlainProgress:
 
     def line(self, state: TrialState, what: str) -> None:
         """Says one thing about one trial."""
-        done = sum(other.status in ("completed", "failed") for other in self.states.values())
-        self.say(f"[{done}/{len(self.states)}] {state.trial.key} {state.trial.summary}: {what}")
+        done = sum(other.status in ("completed", "stopped", "failed") for other in self.states.values())
+        self.say(f"[{done}/{max(self.total, len(self.states))}] {state.trial.key} {state.trial.summary}: {what}")
 
 
 class LiveProgress(PlainProgress):
@@ -130,7 +137,7 @@ def render(progress: PlainProgress) -> Group:
         seconds = progress.clock() - state.began_at if running and state.began_at else state.seconds
         table.add_row(
             state.trial.key[:8],
-            state.trial.summary,
+            f"{state.trial.summary} {state.trial.detail}".rstrip(),
             Text(state.status, style=_STYLES[state.status]),
             f"{state.epoch:g}/{state.trial.config.training.epochs}" if state.epoch else "",
             loss,
@@ -148,7 +155,7 @@ def footer(progress: PlainProgress) -> str:
     counts = Counter(state.status for state in progress.states.values())
     elapsed = progress.clock() - progress.began_at
     ended = [state for state in progress.states.values() if state.status in _ENDED]
-    left = len(progress.states) - len(ended)
+    left = max(progress.total, len(progress.states)) - len(ended)
     to_go = f", about {duration(elapsed / len(ended) * left)} to go" if ended and left else ""
     shown = ", ".join(f"{counts[status]} {status}" for status in (*_ENDED, "running", "planned") if counts[status])
     used = f", {sum(s.seconds for s in progress.states.values()) * progress.gpus / 3600:.2f} GPU-hours" if progress.gpus else ""

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.backend import Listener
 from orchestrator.errors import InfeasibleError, StorageError, SweepError
@@ -28,6 +29,7 @@ from orchestrator.machine import num_cpus
 from orchestrator.preset import Resources
 from orchestrator.stop import notice_sigterm, sigterm_noticed
 from orchestrator.trial import Trial
+from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 
 __all__ = ["RayBackend", "check_storage_is_shared", "ray_session"]
@@ -105,8 +107,6 @@ class _Relay(tune.Callback):
         self._tell(self._listener.started, trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if "shown" in result:
-            self._tell(self._listener.reported, trial, result["shown"])
         if "ended" in result:
             self.running.discard(_key_of(trial))
             self._tell(self._listener.ended, trial, result["ended"])
@@ -119,19 +119,75 @@ class _Relay(tune.Callback):
         self.running.discard(_key_of(trial))
         self._tell(self._listener.errored, trial, *_error_of(trial))
 
+    def goes_on(self, trial: Any, shown: dict[str, Any]) -> bool:
+        """Passes a report on; False when the trial is to end with it."""
+        goes_on = self._tell(self._listener.reported, trial, shown) is not False
+        if not goes_on:
+            self.running.discard(_key_of(trial))
+        return goes_on
+
     def is_over(self, stop_requested: Callable[[], bool]) -> bool:
         """True when Tune should end: after trouble, and once what runs has come to its end when a stop is requested."""
         if self._nodes.are_gone():
             self.trouble = SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
         return self.trouble is not None or (stop_requested() and not self.running)
 
-    def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> None:
+    def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> object:
+        """What the listener answers; None where it could not even be told."""
         try:
-            hear(_key_of(trial), *what)
+            return hear(_key_of(trial), *what)
         except StorageError as error:
             self.trouble = error
         except Exception:
             _log.exception("could not record what happened to trial %s", _key_of(trial))
+        return None
+
+
+class _Scheduler(FIFOScheduler):
+    """Ends trials as the listener says."""
+
+    def __init__(self, relay: _Relay) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._relay = relay
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        # Tune has flattened the result: shown/epoch and so on.
+        shown = {name.removeprefix("shown/"): value for name, value in result.items() if name.startswith("shown/")}
+        return str(self.CONTINUE if self._relay.goes_on(trial, shown) else self.STOP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see _Relay
+
+
+class _Searcher(tune.search.Searcher):
+    """Hands out trials one by one, as the work finds them."""
+
+    def __init__(self, work: Work, relay: _Relay, stop_requested: Callable[[], bool]) -> None:
+        super().__init__()
+        self._work = work
+        self._relay = relay
+        self._stop_requested = stop_requested
+        self._out: set[str] = set()  # Tune's own ids
+
+    def suggest(self, trial_id: str) -> Any:
+        """A trial's configuration; None: not now; FINISHED: never again."""
+        try:
+            trial = None if self._stop_requested() or self._relay.trouble else self._work.next()
+        except SweepError as error:
+            self._relay.trouble, trial = error, None
+        if trial is None:
+            return None if self._out else str(self.FINISHED)
+        self._out.add(trial_id)
+        return {"trial": trial.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._out.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing reads Tune's snapshots."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
 
 
 def _key_of(trial: Any) -> str:
@@ -225,22 +281,29 @@ class RayBackend:
         ]
         return [min(each) for each in zip(by_cpu, by_gpu, by_memory, strict=True)]
 
-    def run(
-        self, trials: Sequence[Trial], settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]
-    ) -> None:
+    def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = _Relay(listener)
+        known = work.known
+        which: dict[str, Any] = {}
+        if known is None:
+            searcher = _Searcher(work, relay, stop_requested)
+            which = {"search_alg": searcher, "num_samples": -1, "max_concurrent_trials": self.slots}
+        else:
+            which = {"max_concurrent_trials": self._resources.max_concurrent or 0}
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, self._request(settings)),
-            param_space={"trial": tune.grid_search([trial.to_json() for trial in trials]), "settings": settings},
+            param_space={"settings": settings}
+            | ({"trial": tune.grid_search([each.to_json() for each in known])} if known else {}),
             tune_config=tune.TuneConfig(
+                scheduler=_Scheduler(relay),
                 reuse_actors=True,
-                max_concurrent_trials=self._resources.max_concurrent or 0,
                 trial_dirname_creator=_key_of,
                 trial_name_creator=_key_of,
+                **which,
             ),
             run_config=tune.RunConfig(
                 name=settings.sweep_id,
@@ -260,10 +323,8 @@ class RayBackend:
             shutil.rmtree(scratch, ignore_errors=True)
         if relay.trouble is not None:
             raise relay.trouble
-        if not stop_requested():
-            _check_all_ran(
-                {trial.key for trial in trials}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))]
-            )
+        if known is not None and not stop_requested():
+            _check_all_ran({trial.key for trial in known}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))])
 
     def _request(self, settings: RunSettings) -> dict[str, float]:
         """What Ray sets aside for a trial."""

@@ -24,21 +24,22 @@ from results.parts import attempt_part, write_part
 from results.schema import TABLES
 from trainables.contract import Report
 
-__all__ = ["AttemptRecorder", "EventLog", "LedgerWriter", "RunLog", "close_attempt", "record_plan"]
+__all__ = ["AttemptRecorder", "EventLog", "LedgerWriter", "RowLog", "RunLog", "close_attempt", "plan_row", "record_plan"]
 
 T = TypeVar("T")
 
 _REPORT_COLUMNS = {column.name for column in TABLES["reports"]}
-_EVENTS_PER_PART = 1000
+_ROWS_PER_PART = 1000
 
 
 def record_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
     """Writes what the sweep is about to run, one row a trial."""
-    rows = [_plan_row(plan, trial, planned_at) for trial in plan.trials]
+    rows = [plan_row(plan, trial, planned_at) for trial in plan.trials]
     write_part(storage, "plans", plan.sweep_id, rows)
 
 
-def _plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
+def plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
+    """The row of `plans` that says what a trial is."""
     config = trial.config
     model = config.model.model_dump(mode="json")
     return {
@@ -117,29 +118,41 @@ class LedgerWriter:
             self._say(what)
 
 
+class RowLog:
+    """Rows that one run appends to a table of the driver's, in parts that roll over at a bound."""
+
+    def __init__(self, writer: LedgerWriter, table: str, run_id: str) -> None:
+        self._writer = writer
+        self._table = table
+        self._part_names = (f"{run_id}-{number:04d}" for number in itertools.count())
+        self._part = next(self._part_names)
+        self._rows: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Appends one row and writes it. Raises StorageError."""
+        if len(self._rows) == _ROWS_PER_PART:
+            self._part, self._rows = next(self._part_names), []
+        self._rows.append(row)
+        self._writer.write(self._table, self._part, self._rows)
+
+
 class EventLog:
-    """The driver's append-only history of a sweep, in parts that roll over at a bound."""
+    """The driver's append-only history of a sweep."""
 
     def __init__(
         self, writer: LedgerWriter, sweep_id: str, run_id: str, host: str, now: Callable[[], datetime], newest: datetime | None
     ) -> None:
         """`newest`: when the ledger's newest event happened; a clock that was set back must not make ours seem older."""
-        self._writer = writer
+        self._log = RowLog(writer, "events", run_id)
         self._sweep_id = sweep_id
         self._host = host
         self._now = now
         self._newest = newest
-        self._part_names = (f"{run_id}-{number:04d}" for number in itertools.count())
-        self._part = next(self._part_names)
-        self._rows: list[dict[str, Any]] = []
 
     def add(self, trial_key: str, status: str, *, attempt: int | None = None, **details: str | None) -> None:
         """Appends one event and writes it; `details` are the columns reason, failure_class, error_type and error."""
-        if len(self._rows) == _EVENTS_PER_PART:
-            self._part, self._rows = next(self._part_names), []
         event = {"trial_key": trial_key, "attempt": attempt, "status": status, "happened_at": self._later(), **details}
-        self._rows.append({**event, "sweep_id": self._sweep_id, "host": self._host})
-        self._writer.write("events", self._part, self._rows)
+        self._log.append({**event, "sweep_id": self._sweep_id, "host": self._host})
 
     def _later(self) -> datetime:
         """Now, or the instant after the newest event: the order of events is the order of their times."""

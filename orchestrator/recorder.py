@@ -13,8 +13,9 @@ from orchestrator.budget import Budget
 from orchestrator.errors import StorageError
 from orchestrator.failures import FREE, Decision, FailureClass, class_of_death, decide, signature_of
 from orchestrator.record import EventLog, LedgerWriter, close_attempt
-from orchestrator.stop import PREEMPTED, StopRequest
+from orchestrator.stop import PAUSED, PREEMPTED, StopRequest
 from orchestrator.trial import Trial
+from orchestrator.work import Work
 from orchestrator.worker import Ended, RunSettings
 from results.parts import read_attempts
 
@@ -31,6 +32,7 @@ class Watcher(Protocol):
     """Shows a person what happens."""
 
     def say(self, line: str) -> None: ...
+    def planned(self, trial: Trial) -> None: ...
     def started(self, trial_key: str) -> None: ...
     def reported(self, trial_key: str, shown: dict[str, Any]) -> None: ...
     def retrying(self, trial_key: str, what: str) -> None: ...
@@ -52,9 +54,10 @@ class Outcome:
     """How a sweep's trials stand when its driver is done."""
 
     planned: int
-    already_done: int
+    done: int  # of the whole sweep
     completed: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)  # to be gone on with
+    stopped_early: list[str] = field(default_factory=list)  # for good, by what they reported
     failed: dict[str, Failure] = field(default_factory=dict)  # by trial key
     failed_before: list[str] = field(default_factory=list)  # not run again: that takes `retry`
     stop_reason: str | None = None  # of the whole run
@@ -76,8 +79,8 @@ class Recorder:
         settings: RunSettings,
         writer: LedgerWriter,
         events: EventLog,
-        stop: StopRequest,
         budget: Budget,
+        work: Work,
         watcher: Watcher,
         outcome: Outcome,
     ) -> None:
@@ -87,34 +90,48 @@ class Recorder:
         self.settings = settings
         self._writer = writer
         self._events = events
-        self.stop = stop
+        self.stop = StopRequest(settings.stop_file)
         self.budget = budget
+        self._work = work
         self._watcher = watcher
         self._outcome = outcome
-        self._ended: set[str] = set()
+        self._given_up: set[str] = set()
         self._judged: dict[str, int] = {}  # trial key -> newest attempt whose end was dealt with
         self._unclaimed: Counter[str] = Counter()  # workers that ended before they claimed an attempt
 
     def started(self, trial_key: str) -> None:
-        if self.stop.reason is not None or trial_key in self._ended:  # the worker that gets it now gives it back at once
+        if self.stop.reason is not None or trial_key in self._given_up:  # the worker that gets it now gives it back at once
             return
         now = time.monotonic()
         self.running[trial_key] = Running(now, now)
         self._events.add(trial_key, "running")
         self._watcher.started(trial_key)
 
-    def reported(self, trial_key: str, shown: dict[str, Any]) -> None:
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> bool:
         if trial_key in self.running:
             self.running[trial_key].heard = time.monotonic()
         self._watcher.reported(trial_key, shown)
         goal = self.budget.stop_at
         if goal is not None and goal.is_reached(shown):
             self.stop.request(self.budget.goal)
+        reason = self._work.reported(trial_key, shown)
+        if reason is not None:
+            self.stop_early(trial_key, reason)
+        return reason is None
+
+    def stop_early(self, trial_key: str, reason: str) -> None:
+        """Ends a trial for good whose worker waits for the answer to its report, or is gone."""
+        held = self._release(trial_key)
+        row = self._writer.patiently(lambda: read_attempts(self.settings.storage, trial_key))[-1]
+        ended = {"status": "stopped", "failure_class": None, "stop_reason": reason, "finished_at": datetime.now(UTC)}
+        close_attempt(self._writer, row, held=(held, self.settings.gpus), **ended)
+        self._outcome.stopped_early.append(trial_key)
+        self._end(trial_key, "stopped", attempt=row["attempt"], reason=reason, shown=reason)
 
     def ended(self, trial_key: str, how: Ended) -> None:
         was_running = trial_key in self.running
         self._release(trial_key)
-        if trial_key in self._ended:  # a trial that was given up ends once more when its next worker sees that
+        if trial_key in self._given_up:  # a trial that was given up ends once more when its next worker sees that
             return
         if how.status == "gave_up":
             self._give_up(trial_key, read_attempts(self.settings.storage, trial_key), how.reason)
@@ -122,7 +139,8 @@ class Recorder:
             self._outcome.completed.append(trial_key)
             self._end(trial_key, "completed")
         elif how.status == "stopped":
-            self._outcome.stopped.append(trial_key)
+            if not how.reason.startswith(PAUSED):
+                self._outcome.stopped.append(trial_key)
             self._end(trial_key, "stopped", reason=how.reason, shown=how.reason)
         elif was_running:  # the stop came between its start and its first look
             self._end(trial_key, "planned", reason=how.reason)
@@ -231,13 +249,11 @@ class Recorder:
         shown: str = "",
         **told: Any,
     ) -> None:
-        self._ended.add(trial_key)
+        if status in ("failed", "lost"):
+            self._given_up.add(trial_key)
         self._events.add(trial_key, status, attempt=attempt, reason=reason, **told)
         self._watcher.ended(trial_key, status, shown)
-
-    def left(self, trials: list[Trial]) -> list[Trial]:
-        """Those of `trials` that have not ended."""
-        return [trial for trial in trials if trial.key not in self._ended]
+        self._work.ended(trial_key, status, reason)
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: `python -m orchestrator.run grid|resume|retry|replay|simulate|plan|status`.
+"""The command line: `python -m orchestrator.run grid|search|resume|retry|replay|simulate|plan|status`.
 
 Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed or differ, 2 usage, 130 interrupted (143 by
 SIGTERM).
@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -19,15 +20,19 @@ from typing import Annotated
 import typer
 
 from orchestrator.budget import Budget, parse_stop_at
-from orchestrator.console import TALK, count_statuses, describe_counts, say, show_plan
+from orchestrator.comparison import plan_comparison, winner_of
+from orchestrator.console import TALK, count_statuses, describe_counts, say, show_forecast, show_plan
 from orchestrator.errors import SweepError
+from orchestrator.forecast import forecast
 from orchestrator.frozen import check_current, load_plan, sweep_dir, sweep_ids
 from orchestrator.launch import BackendName, launch
 from orchestrator.lease import holder_of
 from orchestrator.plan import Plan, plan_grid
-from orchestrator.preset import load_preset
-from orchestrator.standing import remaining, statuses
-from orchestrator.sweep import Request, check_writable
+from orchestrator.preset import Preset, load_preset
+from orchestrator.search_plan import plan_search
+from orchestrator.standing import statuses
+from orchestrator.sweep import Request, check_writable, work_of
+from orchestrator.trial import Trial
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -64,6 +69,17 @@ StopAtOption = Annotated[
 ]
 KeepOption = Annotated[Keep | None, typer.Option("--keep-checkpoints", help="Final weights to keep; none: as the preset says.")]
 
+StrategyOption = Annotated[str | None, typer.Option("--strategy", help="asha, or the paper's narrowing.")]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped space, or FILE.py; of a narrowing its stages.")]
+SearchTrialsOption = Annotated[int | None, typer.Option("--trials", help="Points to try.")]
+SamplerOption = Annotated[str | None, typer.Option("--sampler", help="tpe, random, gp, qmc or cmaes.")]
+GraceOption = Annotated[float | None, typer.Option("--grace", help="Epochs before a trial is first judged.")]
+EtaOption = Annotated[int | None, typer.Option("--eta", help="One in eta goes on at each rung.")]
+VariantOption = Annotated[str | None, typer.Option("--variant", help="stopping, or promotion of paused trials.")]
+MaxEpochsOption = Annotated[int | None, typer.Option("--max-epochs", help="Epochs of a trial that is never stopped.")]
+SearchSeedOption = Annotated[int | None, typer.Option("--seed", help="Of the suggestions.")]
+WarmStartOption = Annotated[bool, typer.Option("--warm-start", help="Learn from fitting trials in the ledger.")]
+
 
 @app.command()
 def grid(
@@ -93,7 +109,63 @@ def grid(
         show_plan(plan, root, as_json=False)
         return
     budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
-    launch(plan, root, Request(budget=budget), backend, address, ask=not yes)
+    raise typer.Exit(launch(plan, root, Request(budget=budget), backend, address, ask=not yes))
+
+
+@app.command()
+def search(
+    preset: PresetOption = "embedded",
+    storage: StorageOption = "sweeps-data",
+    set_: SetOption = None,
+    strategy: StrategyOption = None,
+    space: SpaceOption = None,
+    trials: SearchTrialsOption = None,
+    sampler: SamplerOption = None,
+    grace: GraceOption = None,
+    eta: EtaOption = None,
+    variant: VariantOption = None,
+    max_epochs: MaxEpochsOption = None,
+    seed: SearchSeedOption = None,
+    warm_start: WarmStartOption = False,
+    then_compare: Annotated[
+        bool,
+        typer.Option("--then-compare", help="Then the winner, a plain model tuned alike and an untuned one on all mixtures."),
+    ] = False,
+    seeds: SeedsOption = None,
+    yes: YesOption = False,
+    backend: BackendOption = BackendName.ray,
+    address: AddressOption = None,
+    max_gpu_hours: GpuHoursOption = None,
+    max_hours: HoursOption = None,
+    max_trials: TrialsOption = None,
+    stop_at: StopAtOption = None,
+    keep_checkpoints: KeepOption = None,
+) -> None:
+    """Search a space of settings, and stop trials early that fall behind. The same command again goes on where it was.
+
+    Example: python -m orchestrator.run search --trials 20 --sampler tpe --eta 2
+    """
+    root = _local(storage)
+    check_writable(root)
+    asked = _searching(strategy, space, trials, sampler, grace, eta, variant, max_epochs, seed, warm_start)
+    chosen = load_preset(preset, [*(set_ or ()), *asked], seeds)
+
+    def run(planned: Plan) -> None:
+        plan = _keeping(planned, keep_checkpoints)
+        budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
+        code = launch(plan, root, Request(budget=budget), backend, address, ask=not yes)
+        if code or not then_compare:
+            raise typer.Exit(code)
+
+    def best(settings: Preset) -> Trial:
+        run(plan_search(settings, root))
+        return winner_of(plan_search(settings, root), root)
+
+    winners = [best(chosen), best(_of_control(chosen))]
+    plan = _keeping(plan_comparison(chosen, winners), keep_checkpoints)
+    code = launch(plan, root, Request(), backend, address, ask=not yes)
+    say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -114,13 +186,13 @@ def resume(
     """
     root = _existing(storage)
     plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
-    plan = next((plan for plan in plans if sweep_id or remaining(plan, root)), None)
+    plan = next((plan for plan in plans if sweep_id or work_of(plan, root).num_left), None)
     if plan is None:
         say(f"nothing to resume: every sweep in {root} is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
     check_current(plan)
     budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
-    launch(_keeping(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False)
+    raise typer.Exit(launch(_keeping(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False))
 
 
 @app.command()
@@ -144,7 +216,7 @@ def retry(
         say(f"nothing to retry: no trial of {sweep_id or 'any sweep'} has failed")
         return
     check_current(plan)
-    launch(plan, root, Request(retry=keys), backend, address, ask=False)
+    raise typer.Exit(launch(plan, root, Request(retry=keys), backend, address, ask=False))
 
 
 @app.command()
@@ -223,6 +295,34 @@ def plan_grid_command(
     show_plan(plan_grid(load_preset(preset, set_ or (), seeds), _local(storage)), _local(storage), as_json)
 
 
+@plan_app.command("search")
+def plan_search_command(
+    preset: PresetOption = "embedded",
+    storage: StorageOption = "sweeps-data",
+    set_: SetOption = None,
+    strategy: StrategyOption = None,
+    space: SpaceOption = None,
+    trials: SearchTrialsOption = None,
+    sampler: SamplerOption = None,
+    grace: GraceOption = None,
+    eta: EtaOption = None,
+    variant: VariantOption = None,
+    max_epochs: MaxEpochsOption = None,
+    seed: SearchSeedOption = None,
+    price: Annotated[float | None, typer.Option("--price", min=0, help="Of a GPU-hour, to reckon the cost.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a search is expected to take: trials at each rung, epochs, time, GPU-hours and cost.
+
+    Example: python -m orchestrator.run plan search --trials 60 --eta 3
+    """
+    root = _local(storage)
+    asked = _searching(strategy, space, trials, sampler, grace, eta, variant, max_epochs, seed, False)
+    plan = plan_search(load_preset(preset, [*(set_ or ()), *asked]), root)
+    assert plan.search is not None
+    show_forecast(plan, forecast(plan.search, root, plan.preset.resources), as_json, price)
+
+
 @app.command()
 def status(
     sweep_id: Annotated[str | None, typer.Argument(help="All sweeps if left out.")] = None,
@@ -264,12 +364,47 @@ def _existing(storage: str) -> Path:
     return root
 
 
+def _searching(
+    strategy: str | None,
+    space: str | None,
+    trials: int | None,
+    sampler: str | None,
+    grace: float | None,
+    eta: int | None,
+    variant: str | None,
+    max_epochs: int | None,
+    seed: int | None,
+    warm_start: bool,
+) -> list[str]:
+    """What the options say, as settings of the preset's section `search`."""
+    where = "narrowing" if strategy == "narrowing" else "space"
+    given = {
+        "strategy": strategy,
+        where: space,
+        "trials": trials,
+        "sampler": sampler,
+        "grace": grace,
+        "eta": eta,
+        "variant": variant,
+        "max_epochs": max_epochs,
+        "seed": seed,
+        "warm_start": warm_start or None,
+    }
+    return [f"search.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+
+
+def _of_control(preset: Preset) -> Preset:
+    """The same search of the plain model's space."""
+    settings = preset.search.model_copy(update={"strategy": "asha", "space": preset.search.control})
+    return preset.model_copy(update={"search": settings})
+
+
 def _keeping(plan: Plan, keep: Keep | None) -> Plan:
     """The plan with another choice of which weights stay; not part of what it runs."""
     if keep is None:
         return plan
     recovery = plan.preset.recovery.model_copy(update={"keep_checkpoints": keep.value})
-    return Plan(kind=plan.kind, preset=plan.preset.model_copy(update={"recovery": recovery}), trials=plan.trials)
+    return replace(plan, preset=plan.preset.model_copy(update={"recovery": recovery}))
 
 
 def _budget(

@@ -44,8 +44,8 @@ class Standing:
 
     @property
     def is_done(self) -> bool:
-        """Completed, or stopped for good by a scheduler; a trial stopped by a budget goes on with a larger one."""
-        return self.status == "completed" or (self.status == "stopped" and (self.reason or "").startswith("asha"))
+        """Completed. What a search stopped early is done for that search alone; a budget's trials go on with a larger one."""
+        return self.status == "completed"
 
     @property
     def is_failed(self) -> bool:
@@ -144,7 +144,7 @@ def superseded(plan: Plan, storage: Path) -> dict[str, tuple[int, int]]:
     versions = {trial.trainable: trial.version for trial in plan.trials}
     query = """
         SELECT architecture, trainable_version AS version, count(*) AS trials
-        FROM trials WHERE status = 'completed' GROUP BY ALL ORDER BY version
+        FROM trials WHERE status = 'completed' AND trainable_version IS NOT NULL GROUP BY ALL ORDER BY version
     """
     rows = Ledger(storage).sql(query).to_pylist()
     older = [row for row in rows if row["version"] < versions.get(row["architecture"], 0)]

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["PREEMPTED", "TAKEN_OVER", "StopRequest", "StopWatch", "notice_sigterm", "sigterm_noticed"]
+__all__ = ["PAUSED", "PREEMPTED", "TAKEN_OVER", "StopRequest", "StopWatch", "notice_sigterm", "sigterm_noticed"]
 
+PAUSED = "asha (paused"
 PREEMPTED = "preempted"
 TAKEN_OVER = "taken over by another driver"
 _LOOK_SECONDS = 0.5

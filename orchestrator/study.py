@@ -12,7 +12,7 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -22,11 +22,11 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from orchestrator.errors import SweepError
+from orchestrator.search_settings import SamplerName
 from search_spaces.space import Dimension, Float, Int, Space, Value
 
-__all__ = ["MissingPackageError", "SamplerName", "SpaceExhaustedError", "State", "Study", "StudyError", "Told", "to_optuna"]
+__all__ = ["MissingPackageError", "SpaceExhaustedError", "State", "Study", "StudyError", "Told"]
 
-SamplerName = Literal["tpe", "random", "gp", "qmc", "cmaes"]
 State = Literal["running", "completed", "stopped", "failed"]
 
 _PACKAGES: dict[str, tuple[str, ...]] = {"gp": ("scipy", "torch"), "qmc": ("scipy",), "cmaes": ("cmaes",)}
@@ -35,8 +35,8 @@ _PACKAGES: dict[str, tuple[str, ...]] = {"gp": ("scipy", "torch"), "qmc": ("scip
 _NUM_TRIES = 10
 """How often a sampler, and then chance, is asked for a point that has not been told."""
 
-_FINEST_STEP = 1_000_000
-"""Optuna counts steps in whole numbers; a fidelity is given to it in millionths where nothing coarser fits."""
+_STEPS_PER_UNIT = 1_000_000
+"""Optuna counts steps in whole numbers; fidelities are given to it in millionths."""
 
 
 class StudyError(SweepError, ValueError):
@@ -60,12 +60,13 @@ class Told:
     state: State
     intermediate: Mapping[float, float] = field(default_factory=dict)  # fidelity -> value, lower is better
     value: float | None = None
+    second: float | None = None  # the second objective, lower is better
 
 
 class Study:
     """Suggests points of a space. What it keeps from call to call only saves time."""
 
-    def __init__(self, space: Space, sampler: SamplerName = "tpe", seed: int = 0) -> None:
+    def __init__(self, space: Space, sampler: SamplerName = "tpe", seed: int = 0, num_objectives: int = 1) -> None:
         if sampler not in get_args(SamplerName):
             raise StudyError(f"sampler must be one of {', '.join(get_args(SamplerName))}, got {sampler!r}")
         missing = [package for package in _PACKAGES.get(sampler, ()) if importlib.util.find_spec(package) is None]
@@ -76,6 +77,7 @@ class Study:
         self.space = space
         self.sampler = sampler
         self.seed = seed
+        self._num_objectives = num_objectives
         self._distributions = {name: _distribution(dimension) for name, dimension in space.dimensions.items()}
         self._qmc_study: optuna.Study | None = None
         self._forget()
@@ -104,7 +106,7 @@ class Study:
         return random.Random(self._seed_of(number, "left")).choice(left)
 
     def _forget(self) -> None:
-        self._study = optuna.create_study(sampler=RandomSampler())
+        self._study = optuna.create_study(sampler=RandomSampler(), directions=["minimize"] * self._num_objectives)
         self._told: list[Told] = []
         self._points: set[str] = set()
         self._num_ghosts = 0
@@ -136,7 +138,7 @@ class Study:
         distributions = self._distributions
         if self.sampler == "cmaes":  # it gives up on a space that changes; conditional dimensions are drawn beside it
             distributions = {name: given for name, given in distributions.items() if self.space.dimensions[name].when is None}
-        return _frozen(self.space, told, distributions, system_attrs=dict(attributes or {}))
+        return _frozen(self.space, told, distributions, self._num_objectives, system_attrs=dict(attributes or {}))
 
     def _ask(self, number: int, attempt: int, running: Sequence[Told]) -> dict[str, Value]:
         if self.sampler == "qmc" and attempt == 0:
@@ -188,31 +190,6 @@ class Study:
         return int.from_bytes(hashlib.sha256(json.dumps([self.seed, *purpose]).encode()).digest()[:4])
 
 
-def to_optuna(space: Space, history: Sequence[Told], study_name: str, storage_url: str) -> None:
-    """Writes a study for optuna-dashboard: trials by number, with states, values, parameters and curves.
-
-    Steps are whole numbers to Optuna; the study's attribute `steps_per_fidelity` says how many are one unit.
-
-    Raises:
-        StudyError: the storage has a study of that name, or `history` a point that is not of the space.
-    """
-    per_unit = _steps_per_fidelity(fidelity for told in history for fidelity in told.intermediate)
-    distributions = {name: _distribution(dimension) for name, dimension in space.dimensions.items()}
-    latest = sorted(_latest(history).values(), key=lambda told: told.number)
-    trials = [_frozen(space, told, distributions, per_unit, user_attrs={"number": told.number}) for told in latest]
-    storage = optuna.storages.RDBStorage(storage_url)
-    try:
-        study = optuna.create_study(study_name=study_name, storage=storage)
-        study.set_user_attr("space", space.name)
-        study.set_user_attr("steps_per_fidelity", per_unit)
-        study.add_trials(trials)
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise StudyError(f"{storage_url} already has a study {study_name!r}: choose another name or another file") from error
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
 def _latest(history: Sequence[Told]) -> dict[int, Told]:
     """The last entry of each number, in the order of arrival."""
     latest: dict[int, Told] = {}
@@ -255,28 +232,25 @@ def _outcome(told: Told) -> tuple[TrialState, float | None]:
 
 
 def _frozen(
-    space: Space, told: Told, distributions: Mapping[str, BaseDistribution], per_unit: int = _FINEST_STEP, **attributes: Any
+    space: Space, told: Told, distributions: Mapping[str, BaseDistribution], num_objectives: int = 1, **attributes: Any
 ) -> FrozenTrial:
-    """The trial as Optuna has it, with the parameters that `distributions` names."""
+    """The trial as Optuna has it, with the parameters that `distributions` names.
+
+    Of two objectives Optuna takes complete trials alone: it has no place for the loss of one that was stopped.
+    """
     state, value = _outcome(told)
+    measured = [each for each in (value, told.second)[:num_objectives] if each is not None]
+    if num_objectives > 1 and (state is TrialState.PRUNED or len(measured) < num_objectives):
+        state, measured = (state if state is TrialState.RUNNING else TrialState.FAIL), []
     values = _complete(space, told)
     return create_trial(
         state=state,
-        value=value,
+        values=measured or None,
         params={name: values[name] for name in values if name in distributions},
         distributions={name: distributions[name] for name in values if name in distributions},
-        intermediate_values={round(fidelity * per_unit): measured for fidelity, measured in told.intermediate.items()},
+        intermediate_values={round(fidelity * _STEPS_PER_UNIT): loss for fidelity, loss in told.intermediate.items()},
         **attributes,
     )
-
-
-def _steps_per_fidelity(fidelities: Iterable[float]) -> int:
-    """The fewest steps per unit that make every fidelity a whole number."""
-    given = set(fidelities)
-    for steps in (1, 2, 3, 4, 5, 8, 10, 16, 20, 100, 1000):
-        if all(abs(fidelity * steps - round(fidelity * steps)) < 1e-6 for fidelity in given):
-            return steps
-    return _FINEST_STEP
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
+from orchestrator.decisions import DecisionLog, next_sequence
 from orchestrator.errors import StorageError, SweepError, SweepLockedError
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
@@ -21,15 +22,16 @@ from orchestrator.patience import describe_trouble
 from orchestrator.plan import Plan
 from orchestrator.record import EventLog, LedgerWriter, RunLog
 from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
+from orchestrator.search import Search
 from orchestrator.signals import stop_on_signals
 from orchestrator.standing import RETRY, close_lost_attempts, forgiven, mark_lost, newest_event, statuses, unfinished
-from orchestrator.stop import StopRequest
 from orchestrator.supervise import Supervisor
 from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
+from orchestrator.work import FixedWork, Work
 from orchestrator.worker import RunSettings
 
-__all__ = ["Request", "check_writable", "run_sweep", "sweep_lease"]
+__all__ = ["Request", "check_writable", "run_sweep", "sweep_lease", "work_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ def run_sweep(
     request: Request,
     *,
     session: Callable[[], AbstractContextManager[Backend]],
-    watch: Callable[[list[Trial], Backend], AbstractContextManager[Watcher]],
+    watch: Callable[[Work, Backend], AbstractContextManager[Watcher]],
     prepare: Callable[[list[Trial]], None],
     say: Callable[[str], None],
 ) -> Outcome:
@@ -64,40 +66,53 @@ def run_sweep(
     with sweep_lease(storage, plan.sweep_id, say) as lease:
         patience = plan.preset.recovery.storage_patience_seconds
         close_lost_attempts(plan, storage, LedgerWriter(storage, patience, say))  # what they have cost counts
-        todo, spent, outcome = _what_to_do(plan, storage, request)
-        if todo:
+        spent = spent_so_far(storage, plan.sweep_id)
+        work, outcome = _what_to_do(plan, storage, request, spent)
+        if work is not None:
             tidy_leftovers(storage, time.time())
-            prepare(todo)
+            prepare([plan.search.base] if plan.search else list(work.known or ()))
         write_plan(storage, plan, _now())
-        if todo:
-            with session() as backend, watch(todo, backend) as watcher:
+        if work is not None:
+            with session() as backend, watch(work, backend) as watcher:
                 settings = _settings(plan, storage, request, backend)
-                _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome).carry_out(todo)
+                run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
+                run.carry_out(work)
+            outcome.done, outcome.planned = work.num_done, work.total
         tidy_checkpoints(plan, storage)
         return outcome
 
 
-def _what_to_do(plan: Plan, storage: Path, request: Request) -> tuple[list[Trial], Spent, Outcome]:
-    """The trials to run within the budget, what the sweep has cost so far, and how it stands."""
+def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
+    """What the ledger lacks of the plan; `retry`: keys of failed trials to try again."""
+    if plan.search is not None:
+        return Search(plan, storage, retry)
     known = statuses(storage, (trial.key for trial in plan.trials))
-    todo = unfinished(plan, known, request.retry)
-    outcome = Outcome(planned=len(plan.trials), already_done=sum(each.is_done for each in known.values()))
+    done = sum(each.is_done for each in known.values())
+    return FixedWork(unfinished(plan, known, retry), done, plan.num_trials)
+
+
+def _what_to_do(plan: Plan, storage: Path, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
+    """What is left to run within the budget, if anything, and how the sweep stands."""
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    work = work_of(plan, storage, request.retry)
+    outcome = Outcome(planned=work.total, done=work.num_done)
     outcome.failed_before = [key for key, how in known.items() if how.is_failed and key not in request.retry]
-    spent = spent_so_far(storage, plan.sweep_id)
-    room = len(todo) if request.budget.trials is None else max(0, request.budget.trials - spent.trials)
-    goal = request.budget.stop_at
+    goal, most = request.budget.stop_at, request.budget.trials
     reached = request.budget.goal if goal and goal_reached(storage, goal, known) else request.budget.reached(spent)
-    if todo and reached:
+    if work.num_left and reached:
         outcome.stop_reason = reached
-        return [], spent, outcome
-    if room < len(todo):
-        outcome.stop_reason = f"budget (--max-trials {request.budget.trials})"
-    return todo[:room], spent, outcome
+        return None, outcome
+    if most is not None and (room := max(0, most - spent.trials)) < work.num_left:
+        outcome.stop_reason = f"budget (--max-trials {most})"
+        work.limit(room)
+    return (work if work.num_left else None), outcome
 
 
 def _settings(plan: Plan, storage: Path, request: Request, backend: Backend) -> RunSettings:
     if request.budget.gpu_hours is not None and not backend.gpus_per_trial:
         raise SweepError("--max-gpu-hours was given, but trials hold no GPU here; limit --max-hours instead")
+    search = plan.search.settings if plan.search else None
+    pause_at = tuple(search.rungs) if search and search.variant == "promotion" else ()
     return RunSettings(
         storage=storage,
         sweep_id=plan.sweep_id,
@@ -106,6 +121,7 @@ def _settings(plan: Plan, storage: Path, request: Request, backend: Backend) -> 
         gpus=backend.gpus_per_trial,
         memory_bytes=plan.preset.resources.memory_bytes,
         recovery=plan.preset.recovery,
+        pause_at=pause_at,
         forgiven=forgiven(storage, request.retry),
     )
 
@@ -124,24 +140,26 @@ class _Run:
     watcher: Watcher
     outcome: Outcome
 
-    def carry_out(self, todo: list[Trial]) -> None:
+    def carry_out(self, work: Work) -> None:
         """Runs the trials, records what happens, and says in the ledger how the run ended."""
-        storage, stop = self.settings.storage, StopRequest(self.settings.stop_file)
+        storage, run_id = self.settings.storage, self.settings.run_id
         writer = LedgerWriter(storage, self.settings.recovery.storage_patience_seconds, self._say_of_storage)
-        run_id, newest = self.settings.run_id, newest_event(storage)
-        events = EventLog(writer, self.plan.sweep_id, run_id, socket.gethostname(), _now, newest)
+        events = EventLog(writer, self.plan.sweep_id, run_id, socket.gethostname(), _now, newest_event(storage))
         mark_lost(self.plan, storage, events)
         for trial_key in self.retry:
             events.add(trial_key, "planned", attempt=self.settings.forgiven[trial_key] - 1, reason=RETRY)
         run_log = RunLog(writer, _run_row(self.settings, self.backend), _now)
-        recorder = Recorder(self.settings, writer, events, stop, self.budget, self.watcher, self.outcome)
+        recorder = Recorder(self.settings, writer, events, self.budget, work, self.watcher, self.outcome)
         supervisor = Supervisor(
             recorder, self.backend, lease=self.lease, run_log=run_log, spent=self.spent, say=self.watcher.say
         )
-        how = "error"
+        decisions = DecisionLog(writer, self.plan, run_id, _now, next_sequence(storage, self.plan.sweep_id))
+        stop, how = recorder.stop, "error"
         try:
             with stop_on_signals(stop, self.watcher.say), supervisor:
-                self._run_rounds(todo, recorder, lambda: stop.reason is not None)
+                for trial_key, reason in work.begin(decisions, self.watcher.planned):
+                    recorder.stop_early(trial_key, reason)
+                self._run_rounds(work, recorder)
             self.outcome.stop_reason = stop.reason or self.outcome.stop_reason
             how = (self.outcome.stop_reason or "finished").partition(" (")[0]
         except BaseException as error:
@@ -155,14 +173,15 @@ class _Run:
     def _say_of_storage(self, trouble: str) -> None:
         self.watcher.say(trouble or "the storage is back; everything goes on")
 
-    def _run_rounds(self, todo: list[Trial], recorder: Recorder, stop_requested: Callable[[], bool]) -> None:
+    def _run_rounds(self, work: Work, recorder: Recorder) -> None:
         """Runs what the backend could not even begin once more, as long as that gets on."""
-        left = todo
-        while left and not stop_requested():
-            self.backend.run(left, self.settings, recorder, stop_requested)
-            before, left = len(left), recorder.left(left)
-            if len(left) == before and not stop_requested():
-                raise SweepError(f"{len(left)} trials could not be begun, {left[0].key} first; run the same command again")
+        stop = recorder.stop
+        while work.num_left and stop.reason is None:
+            before = work.num_left
+            self.backend.run(work, self.settings, recorder, lambda: stop.reason is not None)
+            work.hand_out_again()
+            if work.num_left == before and stop.reason is None:
+                raise SweepError(f"{before} trials could not be begun; run the same command again")
 
 
 def _run_row(settings: RunSettings, backend: Backend) -> dict[str, object]:

@@ -26,6 +26,8 @@ class Trial:
     data_fingerprint: str
     seed: int
     parents: tuple[str, ...] = ()
+    title: str = ""  # what a person calls the trial, where its sweep knows better than `summary`
+    detail: str = ""  # what sets the trial apart from the others of its sweep, where the title does not say
 
     @cached_property
     def key(self) -> str:
@@ -40,6 +42,8 @@ class Trial:
     @property
     def summary(self) -> str:
         """What a person calls the trial: `exbert 60:40 shuffled`, with the seed where it is not 0."""
+        if self.title:
+            return self.title
         share = self.config.mixture.share
         seed = f" seed {self.seed}" if self.seed else ""
         return f"{self.label} {share}:{100 - share} {self.config.mixture.order}{seed}"

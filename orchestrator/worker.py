@@ -17,12 +17,13 @@ from typing import Any, Literal
 import psutil
 
 from orchestrator import provenance
+from orchestrator.asha import has_reached
 from orchestrator.errors import StorageError
 from orchestrator.failures import class_of_error, decide, signature_of
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
-from orchestrator.stop import PREEMPTED, StopWatch
+from orchestrator.stop import PAUSED, PREEMPTED, StopWatch
 from orchestrator.trial import Trial
 from results.parts import read_attempts, torn_parts
 from trainables.contract import Interrupted, Report, TrialContext
@@ -46,6 +47,7 @@ class RunSettings:
     recovery: Recovery
     forgiven: Mapping[str, int] = field(default_factory=dict)  # trial key -> attempt before which failures do not count
     micro_batches: int = 1  # parts of a batch, before any trial is out of memory
+    pause_at: tuple[float, ...] = ()  # epochs at which trials make a checkpoint and end, to be taken up again if they are good
 
     @property
     def device(self) -> str:
@@ -103,6 +105,7 @@ class Attempt:
         self._stop = StopWatch(settings.stop_file)
         self._lease: Lease | None = None
         self._notes: list[str] = []
+        self._pause: str | None = None  # why to end after the report that was made last
         self._reports: Iterator[Report] | None = None
         self._recorder: AttemptRecorder | None = None
         self._writer = LedgerWriter(settings.storage, settings.recovery.storage_patience_seconds, self._say)
@@ -184,10 +187,11 @@ class Attempt:
             # Also now: an attempt that is killed has no later chance to say what it spent.
             sizes = {"params_total": report.params_total, "params_trainable": report.params_trainable}
             self._recorder.update_attempt(**sizes, **self._spent())
+            self._pause = self._rung_reached(report.epoch)
             return self._shown(report)
         except Interrupted:
             self._lease.check()
-            return self._finish("stopped", self._stop.reason or PREEMPTED)
+            return self._finish("stopped", self._pause or self._stop.reason or PREEMPTED)
         except Exception as error:
             self._fail(error)
             raise
@@ -262,7 +266,7 @@ class Attempt:
                 checkpoint_seconds=self._settings.recovery.checkpoint_seconds,
                 resume_step=self._resumed_step,
                 micro_batches=self._micro_batches,
-                stop_requested=lambda: self._stop.reason is not None,
+                stop_requested=lambda: (self._pause or self._stop.reason) is not None,
                 persist=self._persist,
                 warn=self._warn,
             )
@@ -299,6 +303,14 @@ class Attempt:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "device": _device_name(self._settings.device),
         }
+
+    def _rung_reached(self, epoch: float) -> str | None:
+        """The pause that is due at this report, the first one at or after its rung."""
+        before = epoch - 1 / self.trial.config.evaluation.reports_per_epoch
+        for rung in self._settings.pause_at:
+            if has_reached(epoch, rung) and not has_reached(before, rung):
+                return f"{PAUSED} at {rung:g})"
+        return None
 
     def _checkpoint(self, path: Path | None = None) -> str | None:
         """The newest checkpoint, or `path`, as the ledger names it."""

@@ -1,0 +1,62 @@
+"""From a preset to a search: its space, and the base configuration around which it searches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.decisions import load_decisions, suggested_trials
+from orchestrator.errors import PlanError
+from orchestrator.plan import Plan, make_trial, resolve_data
+from orchestrator.preset import Preset
+from orchestrator.search_spec import SearchSpec
+from search_spaces.config_fields import nested
+from search_spaces.mixture_grid import GridPoint
+from search_spaces.registry import load_narrowing, load_space
+from search_spaces.space import Space
+from search_spaces.stages import Narrowing
+from trainables.data.sources import data_fingerprint, pinned
+
+__all__ = ["plan_search"]
+
+
+def plan_search(preset: Preset, storage: Path) -> Plan:
+    """The search that the preset's section `search` describes, with the trials that it has suggested so far.
+
+    Raises:
+        PlanError: a space or a setting that cannot be.
+        DataError: a file that is missing, or a hub that cannot be reached.
+    """
+    settings = preset.search
+    narrowing = settings.strategy == "narrowing"
+    try:
+        space = load_narrowing(settings.narrowing) if narrowing else load_space(settings.space)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+    _check_free(preset, space)
+    data = pinned(resolve_data(preset, storage))
+    point = GridPoint(trainable=space.trainable, share=settings.share, order="shuffled", seed=preset.seeds[0])
+    changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for section, given in nested(space.start if isinstance(space, Narrowing) else space.fixed).items():
+        changes[section].update(given)
+    changes["training"]["epochs"] = settings.max_epochs
+    changes["evaluation"] |= {"reports_per_epoch": settings.reports_per_epoch, "validate_at": "report"}
+    base = make_trial(preset, point, data, data_fingerprint(data), changes)
+    spec = SearchSpec(settings=settings, space=space, base=base)
+    plan = Plan(kind="search", preset=preset, trials=(), search=spec)
+    suggested = suggested_trials(spec, load_decisions(storage, plan.sweep_id))
+    return Plan(kind="search", preset=preset, trials=tuple(suggested.values()), search=spec)
+
+
+def _check_free(preset: Preset, space: Space | Narrowing) -> None:
+    """What --set fixed cannot vary."""
+    dimensions = [space.dimensions] if isinstance(space, Space) else [stage.dimensions for stage in space.stages]
+    varied = {name for each in dimensions for name in each}
+    for section, given in preset.overrides.items():
+        for name in given:
+            if f"{section}.{name}" in varied:
+                raise PlanError(
+                    f"--set {section}.{name} fixes what {space.name} varies; leave it out, or give a space of your own "
+                    "in which it is fixed (--set search.space=FILE.py)"
+                )

@@ -1,0 +1,78 @@
+"""What a search searches: a space or stages, around a base configuration, on one mixture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.errors import PlanError
+from orchestrator.search_settings import SearchSettings
+from orchestrator.trial import Trial, canonical_json
+from search_spaces.config_fields import nested
+from search_spaces.space import Space, Value
+from search_spaces.stages import Narrowing
+from trainables.registry import settings_of
+
+__all__ = ["SearchSpec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """`base` is the trial that every point changes some settings of; with it go data and seed."""
+
+    settings: SearchSettings
+    space: Space | Narrowing
+    base: Trial
+
+    @property
+    def num_trials(self) -> int:
+        """Trials that the search may try: all of a narrowing's, or as many as asked for, as far as there are points."""
+        if isinstance(self.space, Narrowing):
+            return self.space.size
+        return min(self.settings.trials, self.space.size or self.settings.trials)
+
+    @property
+    def identity(self) -> str:
+        """8 hex digits for all that decides which trials are tried; more of them are the same search."""
+        settings = self.settings.model_dump(mode="json", exclude={"trials", "warm_start", "control"})
+        parts = (settings, self.space.to_json(), self.base.key)
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:8]
+
+    def trial_at(self, values: Mapping[str, Value], number: int) -> Trial:
+        """The trial of a point, given by dotted names.
+
+        Raises:
+            PlanError: the trainable refuses the point.
+        """
+        config = self.base.config.resolved()
+        changes = self.space.overrides(values) if isinstance(self.space, Space) else nested(values)
+        for section, given in changes.items():
+            config[section] = {**config[section], **given}
+        shown = " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in values.items())
+        try:
+            made = settings_of(self.base.trainable).config.model_validate(config)
+        except ValidationError as error:
+            raise PlanError(f"space {self.space.name}: {self.base.trainable} refuses {shown}: {error}") from error
+        return replace(self.base, config=made, title=f"{self.base.trainable} #{number}", detail=shown)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes the same search."""
+        return {"settings": self.settings.model_dump(mode="json"), "space": self.space.to_json(), "base": self.base.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SearchSpec:
+        """What `to_json` described. Raises ValueError."""
+        kind = Narrowing if "stages" in value["space"] else Space
+        return cls(
+            settings=SearchSettings.model_validate(value["settings"]),
+            space=kind.from_json(value["space"]),
+            base=Trial.from_json(value["base"]),
+        )
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,100 @@
+"""What a run has to do: trials to hand out, what becomes of them after each report, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+from orchestrator.decisions import DecisionLog
+from orchestrator.trial import Trial
+
+__all__ = ["FixedWork", "Work"]
+
+
+class Work(Protocol):
+    """Used in the driver's main thread alone."""
+
+    @property
+    def known(self) -> Sequence[Trial] | None:
+        """All trials that are left, where no report can add one; None where trials follow from what others report."""
+
+    @property
+    def num_left(self) -> int:
+        """Trials that have not ended, as far as this run can end them."""
+
+    @property
+    def num_done(self) -> int:
+        """Trials that are done, those of earlier runs included."""
+
+    @property
+    def total(self) -> int:
+        """Trials of the whole sweep, as far as is known."""
+
+    def limit(self, num_trials: int) -> None:
+        """Ends at most so many trials in this run."""
+
+    def begin(self, log: DecisionLog, show: Callable[[Trial], None]) -> list[tuple[str, str]]:
+        """Before the first trial: from now on decisions go to `log`, and `show` hears of trials that nobody knew before.
+
+        Returns the keys of trials that are to be ended, and why: their drivers died before they could do so.
+        """
+
+    def next(self) -> Trial | None:
+        """The next trial to run; None when there is none, or none yet. A backend asks only when it has a slot for it."""
+
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> str | None:
+        """Hears a report that is in the ledger, as `Listener.reported`; returns why the trial is to end now, None to go on."""
+
+    def ended(self, trial_key: str, status: str, reason: str | None) -> None:
+        """Hears that a trial needs no further attempt in this run."""
+
+    def hand_out_again(self) -> None:
+        """Hands out once more what was handed out and has not ended: the backend could not even begin it."""
+
+
+class FixedWork:
+    """A list of trials, each to be run to its end."""
+
+    def __init__(self, trials: Sequence[Trial], num_done: int, total: int) -> None:
+        """`num_done`, `total`: of the whole sweep, `trials` being what is to be run of it now."""
+        self.num_done = num_done
+        self.total = total
+        self._left = {trial.key: trial for trial in trials}
+        self.hand_out_again()
+
+    @property
+    def known(self) -> Sequence[Trial]:
+        """See `Work.known`."""
+        return list(self._left.values())
+
+    @property
+    def num_left(self) -> int:
+        """See `Work.num_left`."""
+        return len(self._left)
+
+    def limit(self, num_trials: int) -> None:
+        """See `Work.limit`: the first of them."""
+        self._left = dict(islice(self._left.items(), num_trials))
+        self.hand_out_again()
+
+    def begin(self, log: DecisionLog, show: Callable[[Trial], None]) -> list[tuple[str, str]]:
+        """See `Work.begin`: there is nothing to decide."""
+        return []
+
+    def next(self) -> Trial | None:
+        """See `Work.next`."""
+        return next(self._waiting, None)
+
+    def reported(self, trial_key: str, shown: dict[str, Any]) -> str | None:
+        """See `Work.reported`."""
+        return None
+
+    def ended(self, trial_key: str, status: str, reason: str | None) -> None:
+        """See `Work.ended`."""
+        self._left.pop(trial_key, None)
+        self.num_done += status == "completed"
+
+    def hand_out_again(self) -> None:
+        """See `Work.hand_out_again`."""
+        self._waiting = iter(self.known)
