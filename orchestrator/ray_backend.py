@@ -183,6 +183,9 @@ class _Searcher(tune.search.Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._out.discard(trial_id)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see _Relay
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing reads Tune's snapshots."""
 

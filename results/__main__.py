@@ -1,4 +1,4 @@
-"""Ask the ledger: `python -m results sql | columns | table | figure | report | verify`.
+"""Ask the ledger: `python -m results sql | columns | table | figure | report | verify | export`.
 
 Data goes to stdout, talk to stderr. Exit 0: answered; 1: `verify` found something; 2: the question or the storage is at
 fault (one line says how).
@@ -267,6 +267,28 @@ def verify(
         _say([f"{found.num_parts} parts read, {len(found.findings)} findings"])
     if found.findings:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    target: Annotated[str, typer.Argument(help="Where to write, e.g. sqlite:///study.db.")],
+    to: Annotated[str, typer.Option("--to", help="optuna")] = "optuna",
+    storage: StorageOption = DEFAULT_STORAGE,
+    sweep: SearchOption = None,
+) -> None:
+    """Write a search as an Optuna study, which optuna-dashboard shows.
+
+    Example: python -m results export --to optuna sqlite:///study.db
+    """
+    with _one_line_errors():
+        if to != "optuna":
+            raise ValueError(f"--to must be optuna, got {to!r}")
+        from results.optuna_bridge import export_study
+        from results.search import load_search
+
+        found = load_search(_existing(storage), sweep)
+        num_trials = export_study(found, target)
+        _say([f"study {found.sweep_id} with {num_trials} trials written; look at it with: optuna-dashboard {target}"])
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 LedgerError                 the base: one line naming what is wrong and the next step
 ├── LedgerMissingError      nothing was ever written at this storage
 ├── NewerSchemaError        a part was written by a later version of this package
+├── OptunaMissingError      Optuna is needed and not installed
 └── QueryError              a statement was refused or does not fit the tables
 LedgerWarning               a part was skipped; the answer is complete but for it
 """
 
 from __future__ import annotations
 
-__all__ = ["LedgerError", "LedgerMissingError", "LedgerWarning", "NewerSchemaError", "QueryError"]
+__all__ = ["LedgerError", "LedgerMissingError", "LedgerWarning", "NewerSchemaError", "OptunaMissingError", "QueryError"]
 
 
 class LedgerError(Exception):
@@ -22,6 +23,10 @@ class LedgerMissingError(LedgerError):
 
 class NewerSchemaError(LedgerError):
     """A part has a schema version above this package's."""
+
+
+class OptunaMissingError(LedgerError):
+    """Optuna is not installed."""
 
 
 class QueryError(LedgerError):

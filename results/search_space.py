@@ -68,12 +68,12 @@ class SearchSpace:
 def read_space(space: Mapping[str, Any]) -> SearchSpace:
     """The space from its JSON in `searches.space`."""
     if "stages" in space:
-        return _narrowing(space["start"], space["stages"])
+        return _narrowing(space["name"], space["start"], space["stages"])
     dimensions = {name: _dimension(given) for name, given in space["dimensions"].items()}
     return SearchSpace(space["name"], dimensions, space["fixed"])
 
 
-def _narrowing(start: Mapping[str, Value], stages: Iterable[Mapping[str, Any]]) -> SearchSpace:
+def _narrowing(title: str, start: Mapping[str, Value], stages: Iterable[Mapping[str, Any]]) -> SearchSpace:
     """Every value that a stage tries or that it begins from is a choice."""
     dimensions: dict[str, Dimension] = {}
     for stage in stages:
@@ -81,7 +81,7 @@ def _narrowing(start: Mapping[str, Value], stages: Iterable[Mapping[str, Any]]) 
             found = _dimension(given)
             earlier = dimensions[name].values if name in dimensions else (start[name],) if name in start else ()
             dimensions[name] = Dimension(kind="choice", values=_listed([*earlier, *found.options]), when=found.when)
-    return SearchSpace("narrowing", dimensions, {name: value for name, value in start.items() if name not in dimensions})
+    return SearchSpace(title, dimensions, {name: value for name, value in start.items() if name not in dimensions})
 
 
 def _dimension(given: Mapping[str, Any]) -> Dimension:

@@ -75,7 +75,7 @@ def _unreadable(ledger: Ledger, bad: Mapping[str, str]) -> Iterator[Finding]:
             todo = "--repair puts it away with the rest of the completed attempt; the sweep's command then runs the trial again"
             moves = completed_paths(ledger.storage, key, [attempt])
         elif table in ("searches", "decisions"):
-            todo = "--repair puts it away; begin the search anew: what is done of its trials is not run again"
+            todo = "--repair puts it away; the search's command goes on from the decisions that are left, or says why it cannot"
             moves = ()
         else:
             # Resumed behind the lost rows, the trial would never report them again: it has to start over.
@@ -112,9 +112,11 @@ def _frozen_plans(ledger: Ledger) -> Iterator[tuple[str, str]]:
 
 
 def _read_plan(ledger: Ledger, path: str) -> list[dict[str, Any]] | str:
-    """The trials of a frozen plan, or why it cannot be read."""
+    """The trials of a frozen plan, none of a search, or why it cannot be read."""
     try:
         frozen = json.loads(bytes(ledger.storage.read(ledger.storage.path(path))))
+        if "search" in frozen:
+            return []
         return [{**trial, "key": trial["key"]} for trial in frozen["trials"]]
     except (ValueError, TypeError, KeyError, OSError) as error:
         return " ".join(f"{type(error).__name__}: {error}".split())
@@ -148,8 +150,8 @@ def _plans_that_differ(ledger: Ledger, frozen: Mapping[str, Collection[str]]) ->
     searches = set(search_ids(ledger))
     for sweep_id, keys in frozen.items():
         in_ledger = recorded.get(sweep_id, set())
-        if sweep_id in searches and in_ledger >= set(keys):
-            continue  # a search plans its trials one after the other
+        if sweep_id in searches and not keys:
+            continue  # it plans its trials one after the other
         path = f"sweeps/{sweep_id}/sweep.json"
         if not in_ledger:
             what = f"none of its {len(keys)} trials is in the ledger's plans"

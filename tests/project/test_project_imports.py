@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "results": set(),
 }
 NEVER = {
-    "results": {"torch", "ray", "optuna", "transformers", "datasets"},
+    "results": {"torch", "ray", "transformers", "datasets"},
     "trainables": {"ray", "optuna", "duckdb"},
     "search_spaces": {"torch", "ray", "optuna", "transformers", "datasets"},
 }
@@ -49,10 +49,23 @@ def test_imports_go_one_way(path: Path) -> None:
             assert name == "trainables.registry" or name.endswith(".config")
 
 
-@pytest.mark.parametrize(("library", "home"), [("ray", "orchestrator/ray_backend.py"), ("optuna", "orchestrator/study.py")])
-def test_a_scheduler_library_appears_in_one_module(library: str, home: str) -> None:
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("ray", {"orchestrator/ray_backend.py"}),
+        ("optuna", {"orchestrator/study.py", "results/optuna_bridge.py"}),  # its samplers; its file format and importances
+    ],
+)
+def test_a_scheduler_library_has_its_homes(library: str, homes: set[str]) -> None:
     users = {str(path.relative_to(ROOT)) for path in modules() for name in imported(path) if name.partition(".")[0] == library}
-    assert users == {home}
+    assert users == homes
+
+
+def test_what_results_exports_to_is_imported_only_for_that() -> None:
+    names = [f"results.{path.stem}" for path in sorted((ROOT / "results").glob("*.py"))]
+    code = f"import sys, {', '.join(names)}; print('optuna' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
 
 
 LIGHT = [

@@ -192,12 +192,11 @@ def _try(writer: _Writer, number: int, point: Point, rungs: Mapping[float, list[
             writer.event(key, "failed", reason="code")
             return
         action, rung, reason = _judge(number, epoch, val_loss(point, epoch), rungs)
-        value = None if reason == "diverged" else val_loss(point, epoch)
+        value = None if reason == "asha (diverged)" else val_loss(point, epoch)
         writer.decide("judged", number, key, epoch=float(epoch), value=value, action=action, rung=rung, reason=reason)
         if action == "stop":
-            why = f"asha: {reason} at epoch {epoch}"
-            writer.attempt(key, "stopped", point, epoch, why)
-            writer.event(key, "stopped", reason=why)
+            writer.attempt(key, "stopped", point, epoch, reason)
+            writer.event(key, "stopped", reason=reason)
             return
         if (number, epoch) == (RUNNING, 1):
             writer.attempt(key, "running", point, 1.5)
@@ -210,12 +209,12 @@ def _try(writer: _Writer, number: int, point: Point, rungs: Mapping[float, list[
 def _judge(number: int, epoch: float, value: float, rungs: Mapping[float, list[float]]) -> tuple[str, float | None, str | None]:
     """Action, rung and reason: at a rung the best third of those that came so far go on."""
     if (number, epoch) == (DIVERGED, 2):
-        return "stop", None, "diverged"
+        return "stop", None, "asha (diverged)"
     if epoch in rungs and number != RUNNING:
         rungs[epoch].append(value)
         rank = sorted(rungs[epoch]).index(value)
         goes_on = rank < max(1, len(rungs[epoch]) // ETA) or number in (FAILED, DIVERGED)
-        return ("go on", epoch, None) if goes_on else ("stop", epoch, "rung")
+        return ("go on", epoch, None) if goes_on else ("stop", epoch, f"asha (rung {epoch})")
     return ("finished" if epoch == MAX_EPOCHS else "go on"), None, None
 
 
@@ -229,10 +228,11 @@ def synthetic_narrowing(storage: Path, *, began_at: datetime = START + timedelta
         number += len(points)
         best = min(range(len(points)), key=lambda index: val_loss(points[index], MAX_EPOCHS))
         point, parent = points[best], keys[best]
-    stages = [{"name": stage, "trainable": "exbert", "dimensions": {n: _choice(v)}} for stage, (n, v) in STAGES.items()]
+    stages = [{"name": stage, "dimensions": {name: _choice(values)}} for stage, (name, values) in STAGES.items()]
+    space = {"name": "paper", "trainable": "exbert", "start": NARROWING_START, "stages": stages}
     writer.finish(
         strategy="narrowing",
-        space=json.dumps({"start": NARROWING_START, "stages": stages}),
+        space=json.dumps(space),
         settings=identity.canonical_json({"seed": 0, "max_epochs": MAX_EPOCHS, "share": 80}),
         objectives=["val_qa_loss"],
         rungs=[],

@@ -160,7 +160,7 @@ def test_narrowing_has_its_stages_and_the_values_of_all_of_them(searched: Path) 
 
 def test_value_that_only_the_start_has_is_a_choice_too() -> None:
     stage = {"name": "experts", "dimensions": {"e": {"kind": "choice", "values": [8, 12]}}}
-    assert read_space({"start": {"e": 16, "x": "kept"}, "stages": [stage]}).dimensions["e"].values == (8, 12, 16)
+    assert read_space({"name": "n", "start": {"e": 16, "x": "kept"}, "stages": [stage]}).dimensions["e"].values == (8, 12, 16)
 
 
 def test_position_is_by_size_in_a_range_and_by_place_among_choices() -> None:
@@ -212,14 +212,14 @@ def test_search_with_stopped_trials_is_whole(tmp_path: Path) -> None:
     storage = synthetic_search(tmp_path, num_trials=4)
     assert _findings(storage) == []
     stopped = Ledger(storage).sql("SELECT stop_reason FROM trials WHERE status = 'stopped'").column(0).to_pylist()
-    assert stopped == ["asha: rung at epoch 1"] * 3
+    assert stopped == ["asha (rung 1)"] * 3
 
 
-def test_search_may_plan_more_than_its_frozen_plan_has(tmp_path: Path) -> None:
+def test_frozen_plan_of_a_search_needs_no_trials(tmp_path: Path) -> None:
     storage = synthetic_search(tmp_path, num_trials=4)
     path = storage / f"sweeps/{SEARCH_ID}/sweep.json"
     path.parent.mkdir(parents=True)
-    path.write_text('{"trials": []}', encoding="utf-8")
+    path.write_text('{"search": {}}', encoding="utf-8")
     assert _findings(storage) == []
 
 
@@ -243,4 +243,4 @@ def test_torn_part_of_the_decisions_takes_nothing_with_it(tmp_path: Path) -> Non
     part.write_bytes(part.read_bytes()[:-20])
     [finding] = _findings(storage)
     assert (finding.kind, finding.moves) == ("unreadable part", (f"ledger/decisions/{SEARCH_ID}-0.parquet",))
-    assert "begin the search anew" in finding.todo
+    assert "goes on from the decisions that are left" in finding.todo
