@@ -138,7 +138,7 @@ class Search:
     trials: tuple[SearchTrial, ...]
     """By number."""
     warm: tuple[SearchTrial, ...]
-    """Completed earlier trials that its sampler was told of."""
+    """Completed earlier trials that its sampler was told of, in that order."""
 
     @property
     def ranking(self) -> tuple[SearchTrial, ...]:
@@ -219,7 +219,7 @@ def load_search(ledger: Ledger, sweep_id: str | None = None) -> Search:
         rungs=tuple(sorted(row["rungs"] or ())),
         max_epochs=row["max_epochs"] or planned[0]["epochs"] or 0,
         trials=tuple(trial for trial in trials if trial.number >= 0),
-        warm=tuple(trial for trial in trials if trial.number < 0),
+        warm=tuple(trial for trial in reversed(trials) if trial.number < 0),
     )
 
 
