@@ -51,4 +51,4 @@ def _at(winner: Trial, point: GridPoint) -> Trial:
     config = winner.config.resolved()
     config["mixture"] = {**config["mixture"], "share": point.share}
     made = settings_of(winner.trainable).config.model_validate(config)
-    return replace(winner, config=made, seed=point.seed, variant=SEARCHED, title="")
+    return replace(winner, config=made, seed=point.seed, variant=SEARCHED, title="", detail="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from functools import cache
 
 __all__ = ["set_ray_environment"]
 
@@ -21,7 +22,7 @@ _SETTINGS = {
 
 
 def set_ray_environment(address: str | None) -> None:
-    """Sets what Ray reads once. Without an `address` a local Ray will start: it gets a token that only this session knows.
+    """Sets what Ray reads once. Without an `address` a local Ray will start: it gets a token that only this process knows.
 
     Ray listens on every interface and runs code for whoever reaches it. Left to itself `ray.init` writes a token to the home
     directory, which silently changes how that user's later clusters authenticate; a token in the environment does not.
@@ -30,4 +31,10 @@ def set_ray_environment(address: str | None) -> None:
         os.environ.setdefault(name, value)
     if not address:
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = _token()
+
+
+@cache
+def _token() -> str:
+    """The same for all sessions of this process: Ray reads it once."""
+    return secrets.token_hex(32)
