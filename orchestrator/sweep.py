@@ -22,7 +22,6 @@ from orchestrator.patience import describe_trouble
 from orchestrator.plan import Plan
 from orchestrator.record import EventLog, LedgerWriter, RunLog
 from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
-from orchestrator.search import Search
 from orchestrator.signals import stop_on_signals
 from orchestrator.standing import RETRY, close_lost_attempts, forgiven, mark_lost, newest_event, statuses, unfinished
 from orchestrator.supervise import Supervisor
@@ -85,6 +84,8 @@ def run_sweep(
 def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
     """What the ledger lacks of the plan; `retry`: keys of failed trials to try again."""
     if plan.search is not None:
+        from orchestrator.search import Search  # brings Optuna
+
         return Search(plan, storage, retry)
     known = statuses(storage, (trial.key for trial in plan.trials))
     done = sum(each.is_done for each in known.values())

@@ -27,7 +27,7 @@ def a_clock() -> Callable[[], float]:
 def told(kind: type[PlainProgress], trials: list[Trial], gpus: float = 0.5) -> tuple[PlainProgress, StringIO]:
     """One trial completed, one failed after a retry, one running, the rest planned."""
     out = StringIO()
-    progress = kind(trials, slots=2, gpus=gpus, console=Console(file=out, width=140), clock=a_clock())
+    progress = kind(trials, len(trials), slots=2, gpus=gpus, console=Console(file=out, width=140), clock=a_clock())
     done, broken, running = (trial.key for trial in trials[:3])
     for key in (done, broken, running):
         progress.started(key)

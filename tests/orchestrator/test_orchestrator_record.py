@@ -76,7 +76,7 @@ def events(storage: Path, now: Callable[[], datetime], newest: datetime | None =
 
 
 def test_events_roll_over_into_further_parts(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "_EVENTS_PER_PART", 3)
+    monkeypatch.setattr(record, "_ROWS_PER_PART", 3)
     log = events(storage, lambda: NOW)
     for attempt in range(1, 8):
         log.add("0" * 16, "running", attempt=attempt)

@@ -10,7 +10,8 @@ from orchestrator.budget import Budget, StopAt
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, EventLog, LedgerWriter
 from orchestrator.recorder import Outcome, Recorder
-from orchestrator.stop import StopRequest
+from orchestrator.trial import Trial
+from orchestrator.work import FixedWork
 from orchestrator.worker import Ended, RunSettings
 from results.ledger import Ledger
 
@@ -26,6 +27,9 @@ class Ear:
 
     def say(self, line: str) -> None:
         self.heard.append(("say", line))
+
+    def planned(self, trial: Trial) -> None:
+        self.heard.append(("planned", trial.key))
 
     def started(self, trial_key: str) -> None:
         self.heard.append(("started", trial_key))
@@ -54,9 +58,8 @@ def recorder(storage: Path) -> Recorder:
     writer = LedgerWriter(storage, 0, lambda _: None)
     events = EventLog(writer, "grid-1", "run-1", "host", lambda: NOW, None)
     budget = Budget(stop_at=StopAt("em_squad", 50.0))
-    return Recorder(
-        settings, writer, events, StopRequest(settings.stop_file), budget, Ear(), Outcome(planned=1, already_done=0)
-    )
+    work = FixedWork([], num_done=0, total=1)
+    return Recorder(settings, writer, events, budget, work, Ear(), Outcome(planned=1, done=0))
 
 
 def attempt(storage: Path, number: int, status: str = "running", run_id: str = "run-1", **columns: Any) -> None:

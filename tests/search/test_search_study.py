@@ -4,13 +4,12 @@ import importlib.util
 import json
 import math
 import random
-from pathlib import Path
 from typing import Any, get_args
 
-import optuna
 import pytest
 
-from orchestrator.study import MissingPackageError, SamplerName, SpaceExhaustedError, State, Study, StudyError, Told, to_optuna
+from orchestrator.search_settings import SamplerName
+from orchestrator.study import MissingPackageError, SpaceExhaustedError, State, Study, StudyError, Told
 from search_spaces.space import Float, Int, Space
 
 PACKAGES = {"gp": "scipy", "qmc": "scipy", "cmaes": "cmaes"}
@@ -188,48 +187,3 @@ def test_a_history_that_does_not_fit_is_refused(told: Told, message: str) -> Non
 def test_an_unknown_sampler_is_refused_with_the_known_ones(mixed: Space) -> None:
     with pytest.raises(ValueError, match="sampler must be one of tpe, random, gp, qmc, cmaes, got 'grid'"):
         Study(mixed, "grid")  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def exported(mixed: Space, tmp_path: Path) -> optuna.Study:
-    lr, placement = "training.learning_rate", "model.dropout_placement"
-    plain = {"model.n_layers": 3, lr: 1e-4, placement: "none"}
-    history = [
-        Told(1, {**plain, "model.n_layers": 5}, "stopped", {0.5: 3.0, 1.5: 2.0}),
-        Told(0, plain, "running"),
-        Told(2, {**plain, placement: "after", "model.moe_dropout": 0.25}, "failed", {0.5: 4.0}),
-        Told(3, {**plain, "model.n_layers": 4}, "completed", {0.5: 2.5, 5: math.nan}, math.nan),
-        Told(4, {**plain, "model.n_layers": 6}, "running", {0.5: 2.75}),
-        Told(0, plain, "completed", {0.5: 2.5, 5: 1.25}, 1.25),
-    ]
-    url = f"sqlite:///{tmp_path}/study.db"
-    to_optuna(mixed, history, "mine", url)
-    return optuna.load_study(study_name="mine", storage=url)
-
-
-def test_an_exported_study_has_states_values_parameters_and_curves(exported: optuna.Study) -> None:
-    states = optuna.trial.TrialState
-    assert [(trial.user_attrs["number"], trial.state, trial.value) for trial in exported.trials] == [
-        (0, states.COMPLETE, 1.25),
-        (1, states.PRUNED, 2.0),
-        (2, states.FAIL, None),
-        (3, states.FAIL, None),
-        (4, states.RUNNING, None),
-    ]
-    assert [trial.intermediate_values for trial in exported.trials[:3]] == [{1: 2.5, 10: 1.25}, {1: 3.0, 3: 2.0}, {1: 4.0}]
-    assert exported.trials[2].params == {
-        "model.n_layers": 3,
-        "training.learning_rate": 1e-4,
-        "model.dropout_placement": "after",
-        "model.moe_dropout": 0.25,
-    }
-    assert exported.trials[0].distributions["training.learning_rate"].log
-    assert exported.direction is optuna.study.StudyDirection.MINIMIZE
-    assert exported.best_trial.number == 0
-    assert exported.user_attrs == {"space": "mixed", "steps_per_fidelity": 2}
-
-
-def test_an_export_does_not_write_into_a_study_that_is_there(exported: optuna.Study, mixed: Space, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="already has a study 'mine': choose another name or another file"):
-        to_optuna(mixed, [], "mine", f"sqlite:///{tmp_path}/study.db")
-    assert len(exported.trials) == 5
