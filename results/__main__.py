@@ -42,6 +42,10 @@ StorageOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
+_FIGURES = (
+    "Of a grid: fig3 | fig6. "
+    "Of a search: fig4 | fig5 | history | intermediate | rungs | importance | parallel | slice | contour."
+)
 SearchOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest search.")]
 
 
@@ -190,55 +194,57 @@ def spending(
 
 @app.command()
 def figure(
-    name: Annotated[str, typer.Argument(help="fig3 | fig6")],
+    name: Annotated[str, typer.Argument(help=_FIGURES)],
     storage: StorageOption = DEFAULT_STORAGE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE.html, .png, .svg or .pdf.")] = None,
-    sweep: SweepOption = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid or search, as the figure needs.")
+    ] = None,
 ) -> None:
-    """Draw a figure of the paper from the ledger; prints the files written.
+    """Draw a figure from the ledger, of the paper or of a search; prints the files written.
 
     Without --output: STORAGE/report/NAME.html and .png. Example: python -m results figure fig6 --output fig6.pdf
     """
     with _one_line_errors():
         ledger = _existing(storage)
-        from results.figures import FIGURES, encode_chart
+        from results.charts import encode_chart
+        from results.figures import draw_figure
 
-        if name not in FIGURES:
-            raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {name!r}")
-        shown = _load_grid(ledger, sweep)
-        chart = FIGURES[name](shown)
+        chart, missing = draw_figure(ledger, name, sweep)
         if output is not None:
             _write_file(output, encode_chart(chart, output.suffix.removeprefix(".").lower()))
         else:
             for suffix in ("html", "png"):
                 _store(ledger, f"report/{name}.{suffix}", encode_chart(chart, suffix))
-        _say(shown.missing())
+        _say(missing)
 
 
 @app.command()
 def report(
     storage: StorageOption = DEFAULT_STORAGE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; without one, STORAGE/report.")] = None,
-    sweep: SweepOption = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Id of a grid or a search; without one, the newest of both.")
+    ] = None,
 ) -> None:
-    """Write index.html (self-contained), fig3.png and fig6.png; prints the page's path.
+    """Write index.html (self-contained) and its figures as PNG; prints the page's path.
 
     Example: python -m results report --output ./report
     """
     with _one_line_errors():
         ledger = _existing(storage)
-        from results.figures import FIGURES, encode_chart
-        from results.report import render_report
+        from results.charts import encode_chart
+        from results.report import draw_report, render_report
 
         page = render_report(ledger, generated_at=datetime.now(UTC), sweep_id=sweep)
-        shown = _load_grid(ledger, sweep)
+        charts, notes = draw_report(ledger, sweep)
         place = ledger.storage if output is None else open_storage(output)
         folder = "report/" if output is None else ""
-        for name, draw in FIGURES.items():
-            place.write(place.path(f"{folder}{name}.png"), encode_chart(draw(shown), "png"))
+        for name, chart in charts.items():
+            place.write(place.path(f"{folder}{name}.png"), encode_chart(chart, "png"))
         place.write(place.path(f"{folder}index.html"), page.encode())
         typer.echo(place.path(f"{folder}index.html"))
-        _say(shown.missing())
+        _say(notes)
 
 
 @app.command()

@@ -1,17 +1,16 @@
-"""The paper's Figs. 3 and 6 from a grid, as Vega-Lite charts: one source for interactive HTML, PNG, SVG and PDF."""
+"""The paper's Figs. 3 and 6 from a grid, as Vega-Lite charts."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from typing import Any
 
 import altair as alt
 
 from results import comparisons, paper
+from results.charts import Chart, empty_chart, inline
 from results.grid import Cell, Grid, ratio
 
-__all__ = ["FIGURES", "IMAGE_FORMATS", "Chart", "encode_chart", "fig3", "fig6"]
+__all__ = ["fig3", "fig6"]
 
 _DOMAIN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """By position in the mixture, so SQuAD is blue and BioASQ orange as in the paper. Source: Okabe and Ito, "Color
@@ -19,12 +18,8 @@ Universal Design" (2008), which is safe for colour-blind readers."""
 
 _PUBLISHED_COLOUR = "#8C2D04"
 _EM_TITLE = "Exact match on the test set (%)"
-IMAGE_FORMATS = ("html", "png", "svg", "pdf")
 
 _PUBLISHED_SHAPES = ("diamond", "square", "triangle-up")
-
-Chart = Any
-"""An Altair chart of whatever composition; Altair's methods are not typed well enough for more."""
 
 _Row = dict[str, Any]
 
@@ -36,7 +31,7 @@ def fig3(grid: Grid) -> Chart:
     rows += [row for order in grid.orders for row in _published(grid, [trainable], order, trainable)]
     title = _title(f"{paper.model_title(trainable)}: EM by share of the training mixture", grid, rows)
     if not _any_score(rows):
-        return _empty(title)
+        return empty_chart(title, "no completed trials to draw")
     base = alt.Chart().encode(x=_x_ratio(grid), xOffset=_offset(grid), color=_domain_colour(grid))
     ours = base.transform_filter("datum.source === 'ours'")
     bars = ours.mark_bar(cornerRadiusEnd=2).encode(y=_y(), tooltip=_OUR_TOOLTIP)
@@ -44,7 +39,7 @@ def fig3(grid: Grid) -> Chart:
     layers = alt.layer(bars, _error_bars(ours, rows), _published_marks(base, rows))
     return (
         layers.properties(width=330, height=260)
-        .facet(column=alt.Column("order:N", title=None, header=header), data=_inline(rows))
+        .facet(column=alt.Column("order:N", title=None, header=header), data=inline(rows))
         .properties(title=title)
         .resolve_scale(y="shared")
     )
@@ -58,7 +53,7 @@ def fig6(grid: Grid) -> Chart:
     names = " and ".join(paper.model_title(name) for name in models) or "ExBERT and V-DB"
     title = _title(f"{names}: EM by share of the shuffled mixture", grid, rows)
     if not _any_score(rows):
-        return _empty(title)
+        return empty_chart(title, "no completed trials to draw")
     base = alt.Chart().encode(x=_x_ratio(grid), color=_domain_colour(grid))
     ours = base.transform_filter("datum.source === 'ours'")
     titles = [paper.model_title(name) for name in models]
@@ -72,35 +67,8 @@ def fig6(grid: Grid) -> Chart:
     lines = ours.mark_line(strokeWidth=2.5).encode(y=_y(), strokeDash=dash)
     points = ours.mark_point(filled=True, size=55, opacity=1).encode(y=_y(), tooltip=_OUR_TOOLTIP)
     return alt.layer(lines, points, _error_bars(ours, rows), _published_marks(base, rows)).properties(
-        width=520, height=320, title=title, data=_inline(rows)
+        width=520, height=320, title=title, data=inline(rows)
     )
-
-
-FIGURES: dict[str, Callable[[Grid], Chart]] = {"fig3": fig3, "fig6": fig6}
-
-
-def encode_chart(chart: Chart, format_name: str) -> bytes:
-    """The chart as one of `IMAGE_FORMATS`; HTML carries its libraries inside and needs no network.
-
-    Raises ValueError for another format.
-    """
-    if format_name not in IMAGE_FORMATS:
-        raise ValueError(f"figure format must be one of {', '.join(IMAGE_FORMATS)}, got {format_name!r}")
-    styled = _styled(chart)
-    if format_name == "html":
-        return str(styled.to_html(inline=True)).encode()
-    if format_name == "svg":
-        text = io.StringIO()
-        styled.save(text, format="svg")
-        return text.getvalue().encode()
-    image = io.BytesIO()
-    # Vega draws at 72 points per inch; twice that stays sharp on a page. A PDF has no pixels.
-    styled.save(image, format=format_name, **({"scale_factor": 2} if format_name == "png" else {}))
-    return image.getvalue()
-
-
-def _inline(rows: list[_Row]) -> alt.InlineData:
-    return alt.InlineData(values=rows)
 
 
 def _measured(grid: Grid, trainable: str, order: str) -> list[_Row]:
@@ -225,19 +193,3 @@ def _title(text: str, grid: Grid, rows: list[_Row]) -> alt.TitleParams:
     parts += [f"mean of up to {seeds} seeds ± sd"] if seeds > 1 else []
     parts += [f"{without} of {len(grid.trials)} trials have no test scores yet"] if without else []
     return alt.TitleParams(text, subtitle=" · ".join(parts) or " ", anchor="start", fontSize=15, subtitleFontSize=12)
-
-
-def _empty(title: alt.TitleParams) -> Chart:
-    """A chart that says that there is nothing to show."""
-    words = alt.Chart(_inline([{"text": "no completed trials to draw"}]))
-    return words.mark_text(fontSize=14, color="#777777").encode(text="text:N").properties(title=title, width=520, height=160)
-
-
-def _styled(chart: Chart) -> Chart:
-    return (
-        chart.configure(font="Helvetica, Arial, sans-serif", background="white", padding=12)
-        .configure_view(stroke=None)
-        .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridColor="#e6e6e6", domainColor="#999")
-        .configure_legend(labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-        .configure_title(subtitleColor="#666666")
-    )

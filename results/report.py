@@ -1,8 +1,9 @@
-"""One self-contained HTML page: what was run and spent, the grid, the noise floor, the figures, the paper beside ours."""
+"""One self-contained HTML page: what was run and spent, the grid, the noise floor, the paper beside ours, the newest search."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -14,16 +15,22 @@ import pyarrow as pa
 import vl_convert
 
 from results import comparisons
-from results.figures import FIGURES
+from results.charts import Chart
+from results.errors import OptunaMissingError
+from results.figures import GRID_FIGURES, SEARCH_FIGURES
 from results.formats import plain_rows
 from results.grid import Grid, load_grid
 from results.ledger import Ledger
 from results.predictions import predictions_table
+from results.search import load_search, search_ids
+from results.search_tables import search_summary, search_table
 from results.tables import GridRow, gains_table, grid_table, levels_table
 
-__all__ = ["Provenance", "Summary", "render_report", "summarise_ledger"]
+__all__ = ["Provenance", "Summary", "draw_report", "render_report", "summarise_ledger"]
 
 _MOST_MISSING = 12
+_BEST_TRIALS = 10
+_SEARCH_CHARTS = ("history", "intermediate", "rungs", "importance")
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,12 @@ def summarise_ledger(ledger: Ledger) -> Summary:
 
 
 def render_report(ledger: Ledger, *, generated_at: datetime, sweep_id: str | None = None) -> str:
-    """The page as HTML; it loads nothing from the network. `sweep_id` chooses the grid as in `load_grid`."""
-    grid = load_grid(ledger, sweep_id)
+    """The page as HTML; it loads nothing from the network.
+
+    `sweep_id` chooses the grid as in `load_grid`, or the search as in `load_search`; the other is the newest.
+    """
+    grid = load_grid(ledger, _chosen(ledger, sweep_id)[0])
+    charts, _ = draw_report(ledger, sweep_id)
     predictions = predictions_table(ledger, grid)
     floor = comparisons.noise_floor(grid)
     missing = grid.missing()
@@ -95,9 +106,39 @@ def render_report(ledger: Ledger, *, generated_at: datetime, sweep_id: str | Non
         missing=missing[:_MOST_MISSING],
         num_more_missing=max(0, len(missing) - _MOST_MISSING),
         skipped=dict(ledger.skipped),
-        charts={name: _script_json(draw(grid).to_dict()) for name, draw in FIGURES.items()},
+        search=_search_section(ledger, sweep_id, charts),
+        charts={name: _script_json(chart.to_dict()) for name, chart in charts.items()},
         vega_bundle=_vega_bundle(),
     )
+
+
+def draw_report(ledger: Ledger, sweep_id: str | None = None) -> tuple[dict[str, Chart], list[str]]:
+    """The page's charts by name, those of a search only where there is one; and what is missing."""
+    grid_id, search_id = _chosen(ledger, sweep_id)
+    grid = load_grid(ledger, grid_id)
+    charts, notes = {name: draw(grid) for name, draw in GRID_FIGURES.items()}, grid.missing()
+    if search_ids(ledger):
+        search = load_search(ledger, search_id)
+        for name in _SEARCH_CHARTS:
+            try:
+                charts[name] = SEARCH_FIGURES[name](search)
+            except OptunaMissingError as error:
+                notes.append(f"figure {name} left out: {error}")
+    return charts, notes
+
+
+def _chosen(ledger: Ledger, sweep_id: str | None) -> tuple[str | None, str | None]:
+    """The grid and the search that `sweep_id` chooses; None: the newest."""
+    return (None, sweep_id) if sweep_id in search_ids(ledger) else (sweep_id, None)
+
+
+def _search_section(ledger: Ledger, sweep_id: str | None, charts: Collection[str]) -> dict[str, Any] | None:
+    if not search_ids(ledger):
+        return None
+    search = load_search(ledger, _chosen(ledger, sweep_id)[1])
+    table = _html_table(search_table(search, _BEST_TRIALS), ".4g")
+    drawn = [name for name in _SEARCH_CHARTS if name in charts]
+    return {"summary": search_summary(search), "best": table, "charts": drawn}
 
 
 def _template() -> jinja2.Template:
@@ -117,16 +158,16 @@ def _script_json(spec: dict[str, Any]) -> str:
     return json.dumps(spec).replace("<", "\\u003c")
 
 
-def _html_table(table: pa.Table) -> dict[str, Any]:
-    """Header, rows of text, and which columns are numbers."""
-    rows = [[_text(value) for value in row] for row in plain_rows(table)]
+def _html_table(table: pa.Table, form: str = ".1f") -> dict[str, Any]:
+    """Header, rows of text, and which columns are numbers; `form` is that of those with a fraction."""
+    rows = [[_text(value, form) for value in row] for row in plain_rows(table)]
     return {"header": table.column_names, "rows": rows, "numeric": [pa.types.is_primitive(f.type) for f in table.schema]}
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, form: str) -> str:
     if value is None:
         return "–"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
 _SECTION_TITLES = {

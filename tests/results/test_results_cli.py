@@ -16,6 +16,7 @@ from make_golden import COMMANDS, FOLDER, SEARCH_COMMANDS, outputs
 from typer.testing import CliRunner, Result
 
 from results.__main__ import app
+from results.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,12 +75,13 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
         (["sql", "DROP TABLE trials"], "the ledger is read-only"),
         (["sql", "SELECT 1", "--format", "xml"], "format must be one of table, csv, json, markdown, parquet, got 'xml'"),
         (["columns", "trails"], "table must be one of trials"),
-        (["figure", "fig9"], "figure must be one of fig3, fig6, got 'fig9'"),
+        (["figure", "fig9"], "figure must be one of fig3, fig6, fig4, fig5, history"),
         (["figure", "fig3", "--output", "x.gif"], "figure format must be one of html, png, svg, pdf, got 'gif'"),
         (["table", "grid", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "trials", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "spending", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "spending", "--by", "day"], "by must be sweep or trial, got 'day'"),
+        (["figure", "history"], "no search in this ledger: run `python -m orchestrator.run search`"),
         (["table", "search"], "no search in this ledger: run `python -m orchestrator.run search`"),
         (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
     ],
@@ -129,11 +131,17 @@ def test_figure_goes_beside_the_ledger_by_default(tmp_path: Path, complete: Path
     assert (storage / "report/fig6.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_help_of_figure_names_every_figure() -> None:
+    shown = _run("figure", "--help").stdout.split()
+    assert set(FIGURES) <= {word.strip(".|") for word in shown}
+
+
 @pytest.mark.parametrize(
     "command",
     [
         "sql",
         "columns",
+        "export",
         "figure",
         "report",
         "verify",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from synthetic_ledger import synthetic_ledger
 
-from results.figures import FIGURES, encode_chart, fig3, fig6
+from results.charts import encode_chart
+from results.figures import FIGURES, GRID_FIGURES
 from results.grid import Grid, load_grid
+from results.grid_figures import fig3, fig6
 from results.ledger import Ledger
-from results.report import render_report, summarise_ledger
+from results.report import draw_report, render_report, summarise_ledger
 
 NOW = datetime(2026, 1, 6, tzinfo=UTC)
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<svg", "pdf": b"%PDF-", "html": b"<!DOCTYPE html>"}
@@ -64,7 +67,7 @@ def test_fig6_falls_back_to_untuned_exbert(complete: Path) -> None:
 
 
 def test_domains_keep_their_colours_everywhere(complete: Path) -> None:
-    scales = [_layers(draw(_grid(complete)).to_dict())[0]["encoding"]["color"]["scale"] for draw in FIGURES.values()]
+    scales = [_layers(draw(_grid(complete)).to_dict())[0]["encoding"]["color"]["scale"] for draw in GRID_FIGURES.values()]
     assert scales[0] == scales[1] == {"domain": ["SQuAD", "BioASQ"], "range": ["#0072B2", "#E69F00"]}
 
 
@@ -76,9 +79,9 @@ def test_line_breaks_where_a_trial_is_missing(partial: Path) -> None:
 
 
 @pytest.mark.parametrize("format_name", SIGNATURES)
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", GRID_FIGURES)
 def test_figure_renders_in_every_format(seeded: Path, name: str, format_name: str) -> None:
-    content = encode_chart(FIGURES[name](_grid(seeded)), format_name)
+    content = encode_chart(GRID_FIGURES[name](_grid(seeded)), format_name)
     assert content.startswith(SIGNATURES[format_name])
     assert len(content) > 10_000
 
@@ -118,10 +121,35 @@ def test_report_is_one_file_with_the_libraries_once(partial: Path) -> None:
     assert len(page) < 1_500_000
     for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "Noise floor: mean", "§3.4"):
         assert text in page
-    for name in FIGURES:
+    for name in GRID_FIGURES:
         found = re.search(rf'id="{name}-spec">(.*?)</script>', page, re.DOTALL)
         assert found
         assert json.loads(found.group(1))["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
+
+
+def test_report_without_a_search_says_nothing_of_one(partial: Path) -> None:
+    page = render_report(Ledger(partial), generated_at=NOW)
+    assert "The search" not in page
+    assert not [name for name in set(FIGURES) - set(GRID_FIGURES) if f'id="{name}' in page]
+
+
+@pytest.mark.parametrize("sweep_id", [None, "search-1"])
+def test_report_has_a_section_on_the_newest_or_the_named_search(searched: Path, sweep_id: str | None) -> None:
+    page = render_report(Ledger(searched), generated_at=NOW, sweep_id=sweep_id)
+    _assert_self_contained(page)
+    assert f"<p>{sweep_id or 'narrowing-1'}: best is trial " in page
+    for name in ("fig3", "history", "intermediate", "rungs", "importance"):
+        assert f'<div class="chart" id="{name}"></div>' in page
+        assert f'id="{name}-spec"' in page
+    assert "<td>completed</td>" in page
+
+
+def test_report_without_optuna_leaves_the_importances_out(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    charts, notes = draw_report(Ledger(searched))
+    assert list(charts) == ["fig3", "fig6", "history", "intermediate", "rungs"]
+    assert "figure importance left out: this needs Optuna, which is not installed here: pip install optuna" in notes
+    assert 'id="importance"' not in render_report(Ledger(searched), generated_at=NOW)
 
 
 def test_text_from_the_ledger_is_escaped_in_the_report(complete: Path) -> None:
@@ -148,6 +176,6 @@ def test_any_ledger_can_be_drawn_and_reported(tmp_path: Path, state: str) -> Non
     elif state == "nothing completed":
         synthetic_ledger(tmp_path, trainables=("distilbert",), orders=("shuffled",), failed=trials[:3], planned=trials[3:])
     ledger = Ledger(tmp_path)
-    for draw in FIGURES.values():
+    for draw in GRID_FIGURES.values():
         assert encode_chart(draw(load_grid(ledger)), "svg").startswith(b"<svg")
     assert "<h1>Sweep report</h1>" in render_report(ledger, generated_at=NOW)
