@@ -133,11 +133,17 @@ class Asha:
         return decision
 
     def next_promotion(self) -> str | None:
-        """The paused trial to take up again, the best of the highest rung first; None when none is good enough yet."""
+        """Takes a paused trial up again, the best of the highest rung first; None when none is good enough yet."""
+        trial_key = self.promotable()
+        if trial_key is not None:
+            self.promote(trial_key)
+        return trial_key
+
+    def promotable(self) -> str | None:
+        """The trial that `next_promotion` would take up."""
         for rung in reversed(self._rungs):
             for _, _, trial_key in rung.ranking[: len(rung.ranking) // self._eta]:
                 if self._progress[trial_key].waits_at is rung:
-                    self.promote(trial_key)
                     return trial_key
         return None
 

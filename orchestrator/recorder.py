@@ -125,7 +125,8 @@ class Recorder:
         row = self._writer.patiently(lambda: read_attempts(self.settings.storage, trial_key))[-1]
         ended = {"status": "stopped", "failure_class": None, "stop_reason": reason, "finished_at": datetime.now(UTC)}
         close_attempt(self._writer, row, held=(held, self.settings.gpus), **ended)
-        self._outcome.stopped_early.append(trial_key)
+        if not reason.startswith(PAUSED):
+            self._outcome.stopped_early.append(trial_key)
         self._end(trial_key, "stopped", attempt=row["attempt"], reason=reason, shown=reason)
 
     def ended(self, trial_key: str, how: Ended) -> None:

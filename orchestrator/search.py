@@ -47,7 +47,7 @@ class _Tried:
     trial: Trial
     values: Mapping[str, Value]
     state: State = "running"
-    reason: str | None = None  # of a stop
+    reason: str | None = None  # of a stop or pause
     curve: dict[float, float] = field(default_factory=dict)  # epoch -> val_qa_loss
     second: float | None = None  # the second objective, once completed
 
@@ -98,7 +98,8 @@ class Search:
     @property
     def num_left(self) -> int:
         """See `Work.num_left`."""
-        return 0 if self._is_blocked else max(0, self._most - len(self._tried)) + len(self._running())
+        promotable = self._spec.settings.variant == "promotion" and self._asha.promotable() is not None
+        return 0 if self._is_blocked else max(0, self._most - len(self._tried)) + len(self._running()) + promotable
 
     @property
     def num_done(self) -> int:
@@ -124,6 +125,7 @@ class Search:
             if tried.state == "running" and tried.number not in self._set_aside:
                 self._waiting.append(tried)
             elif tried.reason is not None and self._was_lost(tried):  # its driver died before it could say so
+                self._show(tried.trial)
                 to_end.append((tried.trial.key, tried.reason))
         return to_end
 
@@ -224,9 +226,8 @@ class Search:
 
     def _note(self, tried: _Tried, epoch: float, loss: float, decision: Decision) -> None:
         tried.curve[epoch] = loss
-        if decision.action is Action.STOP:
-            tried.reason = _why(decision)
         if decision.action in (Action.STOP, Action.PAUSE):
+            tried.reason = _why(decision)
             self._become(tried, "stopped")
 
     def _end(self, tried: _Tried, status: str) -> None:
@@ -238,6 +239,8 @@ class Search:
 
     def _become(self, tried: _Tried, state: State) -> None:
         tried.state = state
+        if state != "stopped":
+            tried.reason = None
         self._history.append(tried.told)
 
     # --- what the ledger knows
@@ -311,4 +314,6 @@ class Search:
 
 
 def _why(decision: Decision) -> str:
+    if decision.action is Action.PAUSE:
+        return f"{PAUSED} at {decision.rung:g})"
     return STOPPED + (f" (rung {decision.rung:g})" if decision.rung is not None else f" ({decision.reason})")

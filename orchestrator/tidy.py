@@ -32,6 +32,8 @@ _COMPLETED = """
 """
 
 
+_STOPPED_EARLY = "SELECT trial_key FROM trials WHERE status = 'stopped' AND stop_reason LIKE 'asha (rung%'"
+
 _NEEDED = """
     SELECT DISTINCT unnest(parent_keys) AS trial_key FROM plans
     UNION SELECT trial_key FROM plans WHERE sweep_id <> $sweep
@@ -49,6 +51,8 @@ class DiskUse:
 def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
     """Removes the final weights of the plan's completed trials that `recovery.keep_checkpoints` does not ask for.
 
+    Also the checkpoints of trials that a search has stopped for good.
+
     Weights that other trials need as parents stay, and those of trials that another sweep has too. Returns the keys of the
     trials whose weights went.
     """
@@ -57,12 +61,17 @@ def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
     ledger = Ledger(storage)
     ranked = [row["trial_key"] for row in ledger.sql(_COMPLETED).to_pylist() if row["trial_key"] in ours]
     for trial_key in ranked:  # of a worker that was killed as soon as it had completed
-        for step in (storage / "checkpoints" / trial_key).glob("step-*.pt"):
-            step.unlink(missing_ok=True)
+        _remove_steps(trial_key, storage)
+    others = {row["trial_key"] for row in ledger.sql(_NEEDED, {"sweep": plan.sweep_id}).to_pylist()}
+    for row in ledger.sql(_STOPPED_EARLY).to_pylist():
+        trial_key = row["trial_key"]
+        if trial_key in ours - others and not holder_of(trial_lease(storage, trial_key), time.time()):
+            _forget(trial_key, storage)
+            _remove_steps(trial_key, storage)
     if recovery.keep_checkpoints == "all":
         return []
     kept = set(ranked[: recovery.num_best] if recovery.keep_checkpoints == "best" else ())
-    kept |= {row["trial_key"] for row in ledger.sql(_NEEDED, {"sweep": plan.sweep_id}).to_pylist()}
+    kept |= others
     removed = []
     for trial_key in ranked:
         folder = storage / "checkpoints" / trial_key
@@ -71,6 +80,11 @@ def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
             shutil.rmtree(folder)
             removed.append(trial_key)
     return removed
+
+
+def _remove_steps(trial_key: str, storage: Path) -> None:
+    for step in (storage / "checkpoints" / trial_key).glob("step-*.pt"):
+        step.unlink(missing_ok=True)
 
 
 def _forget(trial_key: str, storage: Path) -> None:

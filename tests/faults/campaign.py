@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from boundaries import Passed, Point
-from drivers import DriverServer, Ended, grid
+from drivers import DriverServer, Ended
 from golden import Golden, litter
 
 from results.ledger import Ledger
@@ -121,16 +121,38 @@ def points_between(names: Sequence[tuple[str, str]], positions: Sequence[int]) -
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
-    """Drivers of one preset, killed on storages below `folder`, against the golden ledger."""
+    """Drivers of one sweep, killed on storages below `folder`, against the golden ledger."""
 
     server: DriverServer
-    preset: Path
+    command: list[str]  # of the sweep
     golden: Golden
     recording: Recording
     template: Path  # corpora and prepared data
     folder: Path
     tally: Tally
     random: Random
+
+    @classmethod
+    def of(cls, server: DriverServer, command: list[str], folder: Path, tally: Tally) -> Campaign:
+        """Made by one undisturbed run of `command` from an empty storage."""
+        storage, template = folder / "golden", folder / "template"
+        ended = server.run(command, storage)
+        assert ended.status == 0, ended.stderr
+        golden = Golden.of(storage)
+        recording = Recording(passed=ended.passed, seconds=ended.seconds, num_trials=golden.num_trials)
+        tally.known_boundaries.update(recording.names)
+        for name in PREPARED:
+            shutil.copytree(storage / name, template / name)
+        return cls(
+            server=server,
+            command=command,
+            golden=golden,
+            recording=recording,
+            template=template,
+            folder=folder,
+            tally=tally,
+            random=Random(tally.seed),
+        )
 
     def storage(self, *, empty: bool = False) -> Path:
         """A fresh storage; with its data prepared, unless it is to be empty."""
@@ -170,7 +192,7 @@ class Campaign:
 
     def finish(self, storage: Path, survived: Sequence[str]) -> None:
         """Runs the same command to the end and compares the ledger with the golden one."""
-        ended = self.server.run(grid(self.preset), storage)
+        ended = self.server.run(self.command, storage)
         found = [] if ended.status == 0 else [f"the last run ended with {ended.status}:\n{ended.stderr}"]
         if not self.compare(storage, survived, found):
             shutil.rmtree(storage)
@@ -185,7 +207,7 @@ class Campaign:
 
     def _kill(self, storage: Path, survived: list[str], what: str, **how: Any) -> bool:
         """Runs a driver until its kill and counts it; True if it was alive, and False if the sweep was finished before."""
-        ended = self.server.run(grid(self.preset), storage, **how)
+        ended = self.server.run(self.command, storage, **how)
         (self.tally.kills if ended.was_killed else self.tally.missed)[what] += 1
         if ended.was_killed:
             survived.append(_where(ended))

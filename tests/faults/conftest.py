@@ -1,16 +1,13 @@
 """Fixtures of the kill tests: a fork server, the golden ledger, the tally that the session ends with."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from campaign import PREPARED, SMALL, Campaign, Recording, Tally
+from campaign import SMALL, Campaign, Tally
 from drivers import FAULTY_SITE, DriverServer, grid
-from golden import Golden
 
 TALLY = pytest.StashKey[Tally]()
 
@@ -54,26 +51,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriverServer]:
 def campaign(
     server: DriverServer, tally: Tally, tmp_path_factory: pytest.TempPathFactory, write_preset: Callable[..., Path]
 ) -> Campaign:
-    """All that a kill test needs; made by one undisturbed run from an empty storage."""
+    """All that a kill test of a grid needs."""
     folder = tmp_path_factory.mktemp("campaign")
-    preset, storage, template = write_preset(folder, **SMALL), folder / "golden", folder / "template"
-    ended = server.run(grid(preset), storage)
-    assert ended.status == 0, ended.stderr
-    golden = Golden.of(storage)
-    recording = Recording(passed=ended.passed, seconds=ended.seconds, num_trials=len(golden.keys))
-    tally.known_boundaries.update(recording.names)
-    for name in PREPARED:
-        shutil.copytree(storage / name, template / name)
-    return Campaign(
-        server=server,
-        preset=preset,
-        golden=golden,
-        recording=recording,
-        template=template,
-        folder=folder,
-        tally=tally,
-        random=Random(tally.seed),
-    )
+    return Campaign.of(server, grid(write_preset(folder, **SMALL)), folder, tally)
+
+
+@pytest.fixture(scope="session", params=["stopping", "promotion"])
+def search_campaign(
+    request: pytest.FixtureRequest,
+    server: DriverServer,
+    tally: Tally,
+    tmp_path_factory: pytest.TempPathFactory,
+    write_preset: Callable[..., Path],
+) -> Campaign:
+    """The same for a search with early stopping, in both its variants."""
+    folder = tmp_path_factory.mktemp("search")
+    search = {"space": "exbert_embedded", "trials": 4, "max_epochs": 2, "grace": 0.5, "eta": 2, "variant": request.param}
+    preset = write_preset(folder, **SMALL, search=search)
+    return Campaign.of(server, ["search", "--preset", str(preset), "--yes"], folder, tally)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from results.ledger import Ledger
 
 __all__ = ["Golden", "litter"]
 
-TABLES = ("reports", "evaluations", "predictions", "routing")
-NOT_MEASURED = ("attempt", "wall_seconds")
+TABLES = ("reports", "evaluations", "predictions", "routing", "decisions")
+NOT_MEASURED = ("attempt", "wall_seconds", "run_id", "happened_at")
 """Columns that tell of the way to a result instead of the result."""
 
 Rows = dict[str, Counter[str]]
@@ -20,20 +20,25 @@ Rows = dict[str, Counter[str]]
 
 @dataclass(frozen=True)
 class Golden:
-    """Every measured row of the undisturbed sweep, by table."""
+    """Every measured row of the undisturbed sweep, by table, and how its trials ended."""
 
     rows: Rows
-    keys: frozenset[str]
+    statuses: dict[str, str]
 
     @classmethod
     def of(cls, storage: Path) -> Golden:
         """The rows in `storage`; refuses a ledger that proves nothing."""
-        golden = cls(_measured(storage), frozenset(_statuses(storage)))
-        empty = [table for table, rows in golden.rows.items() if not rows]
-        unfinished = {key: status for key, status in _statuses(storage).items() if status != "completed"}
+        golden = cls(_measured(storage), _statuses(storage))
+        empty = [table for table, rows in golden.rows.items() if not rows and table != "decisions"]
+        unfinished = {key: status for key, status in golden.statuses.items() if status not in ("completed", "stopped")}
         if empty or unfinished:
-            raise ValueError(f"a golden ledger has rows in every table and only completed trials: {empty=}, {unfinished=}")
+            raise ValueError(f"a golden ledger has rows in every table and only ended trials: {empty=}, {unfinished=}")
         return golden
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the sweep."""
+        return len(self.statuses)
 
     def differences_of_part(self, storage: Path) -> list[str]:
         """What an interrupted ledger says that the undisturbed one does not; it may say less, never anything else."""
@@ -43,14 +48,16 @@ class Golden:
         return [f"{table}: {row}" for table in TABLES for row in found[table] - self.rows[table]]
 
     def differences(self, storage: Path) -> list[str]:
-        """What is missing in a finished ledger, too much, or not completed exactly once."""
-        found = _measured(storage)
+        """What is missing in a finished ledger, too much, or ended otherwise; a trial completes once."""
+        found, statuses = _measured(storage), _statuses(storage)
         differences = [f"{table}: too much: {row}" for table in TABLES for row in found[table] - self.rows[table]]
         differences += [f"{table}: missing: {row}" for table in TABLES for row in self.rows[table] - found[table]]
-        statuses = _statuses(storage)
-        differences += [f"trials: {key} is {status}" for key, status in statuses.items() if status != "completed"]
-        differences += [f"trials: {key} is in one ledger only" for key in self.keys ^ set(statuses)]
-        differences += [f"attempts: {key} was completed {times} times" for key, times in _not_completed_once(storage)]
+        for key in self.statuses | statuses:
+            if self.statuses.get(key) != statuses.get(key):
+                differences.append(f"trials: {key} is {statuses.get(key)}, not {self.statuses.get(key)}")
+        for key, times in _completions(storage):
+            if times != (statuses[key] == "completed"):
+                differences.append(f"attempts: {key} was completed {times} times")
         return differences + [f"attempts: {key}-{attempt} is running" for key, attempt in _still_running(storage)]
 
 
@@ -73,8 +80,8 @@ def _statuses(storage: Path) -> dict[str, str]:
     return {row["trial_key"]: row["status"] for row in Ledger(storage).sql("SELECT trial_key, status FROM trials").to_pylist()}
 
 
-def _not_completed_once(storage: Path) -> list[tuple[str, int]]:
-    query = "SELECT trial_key, count_if(status = 'completed') AS times FROM attempts GROUP BY 1 HAVING times <> 1"
+def _completions(storage: Path) -> list[tuple[str, int]]:
+    query = "SELECT trial_key, count_if(status = 'completed') AS times FROM attempts GROUP BY 1"
     return [(row["trial_key"], row["times"]) for row in Ledger(storage).sql(query).to_pylist()]
 
 

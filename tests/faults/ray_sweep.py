@@ -37,10 +37,10 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
 class RaySweep:
     """One driver and all that it starts."""
 
-    def __init__(self, preset: Path, storage: Path, scratch: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], storage: Path, scratch: Path, environment: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex
         self._stderr = scratch / "stderr"
-        arguments = ["grid", "--yes", "--preset", str(preset), "--storage", str(storage)]
+        arguments = [*command, "--storage", str(storage)]
         private = {"HOME": str(scratch), "RAY_TMPDIR": str(scratch), _MARK: self._mark}
         with self._stderr.open("wb") as stderr:
             self.driver = subprocess.Popen(
@@ -123,10 +123,10 @@ class RaySweep:
 
 
 @contextmanager
-def ray_sweep(preset: Path, storage: Path, environment: Mapping[str, str]) -> Iterator[RaySweep]:
+def ray_sweep(command: list[str], storage: Path, environment: Mapping[str, str]) -> Iterator[RaySweep]:
     """A running sweep; whatever of it is left at the end is killed."""
     scratch = Path(tempfile.mkdtemp(prefix="faults-"))  # short: Ray's sockets lie below it
-    sweep = RaySweep(preset, storage, scratch, environment)
+    sweep = RaySweep(command, storage, scratch, environment)
     try:
         yield sweep
     finally:

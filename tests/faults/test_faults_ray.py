@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from campaign import SMALL, Campaign, Difference
+from drivers import grid
 from ray_sweep import RaySweep, ray_sweep, wait_until
 
 from results.ledger import Ledger
@@ -44,7 +45,7 @@ class RayCampaign:
         return self._campaign.tally.differences[before:]
 
     def _sweep(self) -> AbstractContextManager[RaySweep]:
-        return ray_sweep(self._campaign.preset, self._storage, self._environment)
+        return ray_sweep(self._campaign.command, self._storage, self._environment)
 
     def _kill(self, sweep: RaySweep, target: str) -> bool:
         """Kills once trials have come some random way further; True if the target was alive."""
@@ -97,7 +98,7 @@ def test_a_worker_told_to_end_and_one_that_does_not_answer_cost_an_attempt_and_n
 ) -> None:
     preset = write_preset(tmp_path, **{**SMALL, "recovery": {"checkpoint_seconds": 0, "timeout_seconds": 40}})
     storage = campaign.storage()
-    with ray_sweep(preset, storage, faulty("slow")) as sweep:
+    with ray_sweep(grid(preset), storage, faulty("slow")) as sweep:
         wait_until(lambda: sweep.ended or ": epoch" in sweep.said, _STARTS_WITHIN)
         assert sweep.kill("worker", signal.SIGTERM)
         wait_until(lambda: sweep.ended or "its worker was told to end; trying again" in sweep.said, _ENDS_WITHIN)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from campaign import Campaign
-from drivers import grid
 
 from results.ledger import Ledger
 
@@ -100,7 +99,7 @@ def test_hang_never_comes_back(start: Callable, faulty: Faulty) -> None:
 def test_a_trial_that_raises_once_is_tried_again_and_leaves_the_undisturbed_ledger(campaign: Campaign, faulty: Faulty) -> None:
     environment = faulty("raise", architecture="exbert", report=2, times=1)
     storage = campaign.storage()
-    ended = campaign.server.run(grid(campaign.preset), storage, environment=environment)
+    ended = campaign.server.run(campaign.command, storage, environment=environment)
     assert ended.status == 0, ended.stderr
     assert campaign.compare(storage, []) == []
     errors = Ledger(storage).sql("SELECT error_type FROM attempts WHERE status = 'failed'").to_pylist()
@@ -109,7 +108,7 @@ def test_a_trial_that_raises_once_is_tried_again_and_leaves_the_undisturbed_ledg
 
 def test_a_poisoned_model_computes_nothing_but_nan(campaign: Campaign, faulty: Faulty) -> None:
     environment = faulty("nan", architecture="distilbert", report=3, times=1)
-    ended = campaign.server.run(grid(campaign.preset), storage := campaign.storage(), environment=environment)
+    ended = campaign.server.run(campaign.command, storage := campaign.storage(), environment=environment)
     assert Path(environment["SWEEP_FAULT_COUNT"]).stat().st_size == 1
     query = "SELECT train_qa_loss FROM all_reports WHERE isnan(train_qa_loss)"
     detected = Ledger(storage).sql("SELECT error FROM attempts WHERE status = 'failed'").to_pylist()

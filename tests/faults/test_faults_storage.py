@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path, campaign: Campaign) -> Iterator[Path]:
 @pytest.fixture
 def run(campaign: Campaign) -> Callable[..., Ended]:
     def started(storage: Path, **options: object) -> Ended:
-        return campaign.server.run(grid(campaign.preset), storage, **options)
+        return campaign.server.run(campaign.command, storage, **options)
 
     return started
 
@@ -125,7 +125,7 @@ def test_patience_ends_with_a_clear_line_and_the_sweep_goes_on_later(
     assert "then run the same command again" in ended.stderr.splitlines()[-1]
     assert not storage.exists()
     away.rename(storage)
-    assert campaign.server.run(grid(campaign.preset), storage).status == 0
+    assert campaign.server.run(campaign.command, storage).status == 0
     assert campaign.golden.differences(storage) == []
 
 
@@ -166,7 +166,7 @@ def interrupted(campaign: Campaign) -> Path:
     storage = campaign.storage()
     slow = {"SWEEP_FAULT": "slow"}
     killed = campaign.server.run(
-        grid(campaign.preset), storage, environment=slow, once_said=("[1/4]", lambda driver: wait_and_kill(driver, storage))
+        campaign.command, storage, environment=slow, once_said=("[1/4]", lambda driver: wait_and_kill(driver, storage))
     )
     assert killed.was_killed
     return storage
