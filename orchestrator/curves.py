@@ -48,10 +48,10 @@ def load_curves(storage: Path, sweep_id: str | None) -> tuple[list[Curve], float
 def saved_table(rows: pa.Table) -> Table:
     """One line for each setting: medians with the interval from the 5 % to the 95 % quantile.
 
-    Saved: epochs not trained. Regret: the winner's final loss above the best of all. Best: searches without regret.
+    Saved: epochs not trained, hours of trials. Regret: the winner's final loss above the best of all. Best: searches without it.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in ("variant", "grace", "eta", "slots", "saved %", "regret", "best", "wall s"):
+    for heading in ("variant", "grace", "eta", "slots", "saved %", "saved h", "regret", "best", "wall s"):
         table.add_column(heading, no_wrap=True)
     for row in rows.to_pylist():
         percent = {name: 100 * value for name, value in row.items() if name.startswith("epochs_saved_share")}
@@ -61,6 +61,7 @@ def saved_table(rows: pa.Table) -> Table:
             str(row["eta"]),
             str(row["slots"]),
             _interval(percent, "epochs_saved_share", ".0f"),
+            f"{row['seconds_saved_median'] / 3600:.2f}",
             _interval(row, "regret", ".3f"),
             f"{row['found_best']:.0%}",
             f"{row['wall_seconds_median']:.0f}",

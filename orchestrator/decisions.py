@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from results.ledger import Ledger
 from results.parts import write_part
 from search_spaces.space import Value
 
-__all__ = ["DecisionLog", "load_decisions", "next_sequence", "record_search", "suggested_trials"]
+__all__ = ["DecisionLog", "load_decisions", "next_sequence", "record_search", "suggested_trials", "with_suggested"]
 
 
 def load_decisions(storage: Path, sweep_id: str) -> list[dict[str, Any]]:
@@ -37,6 +38,14 @@ def suggested_trials(spec: SearchSpec, rows: list[dict[str, Any]]) -> dict[int, 
     return {
         row["number"]: spec.trial_at(json.loads(row["parameters"]), row["number"]) for row in rows if row["kind"] == "suggested"
     }
+
+
+def with_suggested(plan: Plan, storage: Path) -> Plan:
+    """The plan with all trials that are known now: a search adds to its own as it goes."""
+    if plan.search is None:
+        return plan
+    suggested = suggested_trials(plan.search, load_decisions(storage, plan.sweep_id))
+    return replace(plan, trials=tuple(suggested.values()))
 
 
 def record_search(storage: Path, sweep_id: str, spec: SearchSpec, created_at: datetime) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.decisions import load_decisions, record_search, suggested_trials
+from orchestrator.decisions import record_search, with_suggested
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset
@@ -71,8 +71,7 @@ def load_plan(storage: Path, sweep_id: str) -> Plan:
     preset = Preset.model_validate(frozen["preset"])
     if "search" in frozen:
         spec = SearchSpec.from_json(frozen["search"])
-        suggested = suggested_trials(spec, load_decisions(storage, sweep_id))
-        return Plan(kind=frozen["kind"], preset=preset, trials=tuple(suggested.values()), search=spec)
+        return with_suggested(Plan(kind=frozen["kind"], preset=preset, trials=(), search=spec), storage)
     trials = tuple(Trial.from_json(trial) for trial in frozen["trials"])
     return Plan(kind=frozen["kind"], preset=preset, trials=trials)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from orchestrator.console import TALK, conclude, cost_line, forecast_line, resume_command, say
+from orchestrator.decisions import with_suggested
 from orchestrator.estimate import estimate
 from orchestrator.forecast import forecast
 from orchestrator.plan import Plan
@@ -58,7 +59,7 @@ def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, ad
     except KeyboardInterrupt:
         say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
         return 130
-    conclude(plan, storage, outcome)
+    conclude(with_suggested(plan, storage), storage, outcome)
     return _exit_code(outcome)
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,32 @@ from orchestrator.forecast import forecast
 from orchestrator.frozen import check_current, load_plan, sweep_dir, sweep_ids
 from orchestrator.launch import BackendName, launch
 from orchestrator.lease import holder_of
+from orchestrator.options import (
+    AddressOption,
+    BackendOption,
+    EtaOption,
+    GpuHoursOption,
+    GraceOption,
+    HoursOption,
+    JsonOption,
+    Keep,
+    KeepOption,
+    MaxEpochsOption,
+    PresetOption,
+    SamplerOption,
+    SearchSeedOption,
+    SearchTrialsOption,
+    SeedsOption,
+    SetOption,
+    SpaceOption,
+    StopAtOption,
+    StorageOption,
+    StrategyOption,
+    TrialsOption,
+    VariantOption,
+    WarmStartOption,
+    YesOption,
+)
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import Preset, load_preset
 from orchestrator.search_plan import plan_search
@@ -39,46 +64,6 @@ from trainables.data.errors import DataError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 plan_app = typer.Typer(no_args_is_help=True, help="Show what would run, what is already done, and what it would cost.")
 app.add_typer(plan_app, name="plan")
-
-
-class Keep(StrEnum):
-    """Which completed trials' final weights stay."""
-
-    none = "none"
-    best = "best"
-    all = "all"
-
-
-PresetOption = Annotated[str, typer.Option("--preset", help="A shipped preset (embedded, paper) or a YAML file.")]
-StorageOption = Annotated[str, typer.Option("--storage", envvar="SWEEPS_STORAGE", help="Folder that holds everything.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a preset's key, e.g. training.epochs=1.")]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run every configuration with seeds 0..N-1.")]
-AddressOption = Annotated[str | None, typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster; none: a local Ray.")]
-BackendOption = Annotated[BackendName, typer.Option("--backend", help="inline: one trial at a time, in this process.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a long sweep.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-GpuHoursOption = Annotated[
-    float | None, typer.Option("--max-gpu-hours", min=0, help="GPU-hours at which it stops, all runs added.")
-]
-HoursOption = Annotated[
-    float | None, typer.Option("--max-hours", min=0, help="Hours by the clock at which it stops, all runs added.")
-]
-TrialsOption = Annotated[int | None, typer.Option("--max-trials", min=0, help="Run so many trials of the sweep to their end.")]
-StopAtOption = Annotated[
-    str | None, typer.Option("--stop-at", help="Stop when a validation reaches em_DOMAIN=PERCENT or val_qa_loss=NATS.")
-]
-KeepOption = Annotated[Keep | None, typer.Option("--keep-checkpoints", help="Final weights to keep; none: as the preset says.")]
-
-StrategyOption = Annotated[str | None, typer.Option("--strategy", help="asha, or the paper's narrowing.")]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped space, or FILE.py; of a narrowing its stages.")]
-SearchTrialsOption = Annotated[int | None, typer.Option("--trials", help="Points to try.")]
-SamplerOption = Annotated[str | None, typer.Option("--sampler", help="tpe, random, gp, qmc or cmaes.")]
-GraceOption = Annotated[float | None, typer.Option("--grace", help="Epochs before a trial is first judged.")]
-EtaOption = Annotated[int | None, typer.Option("--eta", help="One in eta goes on at each rung.")]
-VariantOption = Annotated[str | None, typer.Option("--variant", help="stopping, or promotion of paused trials.")]
-MaxEpochsOption = Annotated[int | None, typer.Option("--max-epochs", help="Epochs of a trial that is never stopped.")]
-SearchSeedOption = Annotated[int | None, typer.Option("--seed", help="Of the suggestions.")]
-WarmStartOption = Annotated[bool, typer.Option("--warm-start", help="Learn from fitting trials in the ledger.")]
 
 
 @app.command()
@@ -251,6 +236,7 @@ def simulate(
     searches: Annotated[
         int, typer.Option("--searches", min=1, help="Orders of the trials to simulate for each setting.")
     ] = 200,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A figure of it: html, svg, png or pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay recorded learning curves under early stopping (ASHA): epochs saved, and what that would have cost in loss.
@@ -262,6 +248,9 @@ def simulate(
     from orchestrator.curves import load_curves, saved_table
     from orchestrator.simulate import SettingsGrid, sweep_settings
 
+    form = "" if output is None else output.suffix.removeprefix(".")
+    if output is not None and form not in ("html", "svg", "png", "pdf"):
+        raise SweepError(f"--output must end in .html, .svg, .png or .pdf, got {output}")
     curves, max_epochs = load_curves(_existing(storage), sweep)
     settings = SettingsGrid(
         graces=grace or [1.0],
@@ -272,12 +261,19 @@ def simulate(
         max_trials=trials,
     )
     found = sweep_settings(curves, settings, max_epochs)
+    if output is not None:
+        from results.charts import encode_chart
+        from results.savings_figure import draw_savings
+
+        output.write_bytes(encode_chart(draw_savings(found.to_pylist()), form))
+        say(str(output))
     if as_json:
         print(json.dumps(found.to_pylist()))
         return
     Console().print(saved_table(found))
     say(f"{len(curves)} recorded curves of {max_epochs:g} epochs, {searches} orders each; median [5 %, 95 %]")
-    say("saved: epochs not trained; regret: the winner's final loss above the best of all; best: searches without regret")
+    say("saved: epochs not trained, and hours of trials, which times the GPUs of a trial are GPU-hours")
+    say("regret: the winner's final loss above the best of all; best: searches without regret")
 
 
 @plan_app.command("grid")

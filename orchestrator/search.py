@@ -204,7 +204,10 @@ class Search:
         parent = None if proposal.parent is None else self._tried[proposal.parent].trial.key
         self._log.suggest(number, trial, proposal.values, proposal.stage, parent)
         tried = self._add(number, trial, proposal.values)
-        self._catch_up(tried)
+        if trial.key in self._out:  # two points of a space with settings that make no difference
+            self._end(tried, "failed", f"the same trial as number {self._out[trial.key].number}, which is running")
+        else:
+            self._catch_up(tried)
         return tried
 
     def _add(self, number: int, trial: Trial, values: Mapping[str, Value]) -> _Tried:
@@ -230,11 +233,11 @@ class Search:
             tried.reason = _why(decision)
             self._become(tried, "stopped")
 
-    def _end(self, tried: _Tried, status: str) -> None:
+    def _end(self, tried: _Tried, status: str, reason: str | None = None) -> None:
         if status == "completed":
             tried.second = self._second(tried.trial.key)
         value = tried.curve.get(tried.heard) if status == "completed" else None
-        self._log.add("ended", tried.number, tried.trial.key, action=status, value=value)
+        self._log.add("ended", tried.number, tried.trial.key, action=status, value=value, reason=reason)
         self._become(tried, "completed" if status == "completed" else "failed")
 
     def _become(self, tried: _Tried, state: State) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.decisions import load_decisions, suggested_trials
+from orchestrator.decisions import with_suggested
 from orchestrator.errors import PlanError
 from orchestrator.plan import Plan, make_trial, resolve_data
 from orchestrator.preset import Preset
@@ -44,9 +44,7 @@ def plan_search(preset: Preset, storage: Path) -> Plan:
     changes["evaluation"] |= {"reports_per_epoch": settings.reports_per_epoch, "validate_at": "report"}
     base = make_trial(preset, point, data, data_fingerprint(data), changes)
     spec = SearchSpec(settings=settings, space=space, base=base)
-    plan = Plan(kind="search", preset=preset, trials=(), search=spec)
-    suggested = suggested_trials(spec, load_decisions(storage, plan.sweep_id))
-    return Plan(kind="search", preset=preset, trials=tuple(suggested.values()), search=spec)
+    return with_suggested(Plan(kind="search", preset=preset, trials=(), search=spec), storage)
 
 
 def _check_free(preset: Preset, space: Space | Narrowing) -> None:

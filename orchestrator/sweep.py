@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
-from orchestrator.decisions import DecisionLog, next_sequence
+from orchestrator.decisions import DecisionLog, next_sequence, with_suggested
 from orchestrator.errors import StorageError, SweepError, SweepLockedError
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
@@ -77,7 +77,7 @@ def run_sweep(
                 run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
                 run.carry_out(work)
             outcome.done, outcome.planned = work.num_done, work.total
-        tidy_checkpoints(plan, storage)
+        tidy_checkpoints(with_suggested(plan, storage), storage)
         return outcome
 
 

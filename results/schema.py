@@ -151,7 +151,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("value", _REAL, "of a judged, warm or completed trial: its val_qa_loss, nats; null where it is not finite"),
         Column("action", _TEXT, "of a judged trial: go on | stop | pause | finished; of an ended one: completed | failed"),
         Column("rung", _REAL, "of a judged trial: epochs of the rung that it was judged at; null between rungs"),
-        Column("reason", _TEXT, "of a stopped trial: why"),
+        Column("reason", _TEXT, "of a stopped trial: why; of an ended one: what is special about it"),
     ),
     "reports": (
         _KEY,
