@@ -48,7 +48,7 @@ def load_curves(storage: Path, sweep_id: str | None) -> tuple[list[Curve], float
 def saved_table(rows: pa.Table) -> Table:
     """One line for each setting: medians with the interval from the 5 % to the 95 % quantile.
 
-    Saved: epochs not trained, hours of trials. Regret: the winner's final loss above the best of all. Best: searches without it.
+    Saved: epochs not trained, hours of trials. Regret: the winner's final loss above the best of all. Best: share without.
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("variant", "grace", "eta", "slots", "saved %", "saved h", "regret", "best", "wall s"):
