@@ -59,6 +59,14 @@ class SearchSpec:
             raise PlanError(f"space {self.space.name}: {self.base.trainable} refuses {shown}: {error}") from error
         return replace(self.base, config=made, title=f"{self.base.trainable} #{number}", detail=shown)
 
+    def corners(self) -> list[Trial]:
+        """Trials with every dimension at its first and at its last value: what these can have, all can."""
+        if isinstance(self.space, Narrowing):
+            tried = [point for stage in self.space.stages for point in stage.points(self.space.start)]
+        else:
+            tried = [_corner(self.space, end) for end in (0, -1)]
+        return [self.trial_at(values, number) for number, values in enumerate(tried)]
+
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same search."""
         return {"settings": self.settings.model_dump(mode="json"), "space": self.space.to_json(), "base": self.base.to_json()}
@@ -72,6 +80,14 @@ class SearchSpec:
             space=kind.from_json(value["space"]),
             base=Trial.from_json(value["base"]),
         )
+
+
+def _corner(space: Space, end: int) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, dimension in space.dimensions.items():
+        if name in space.active(values | {name: dimension.ends[end]}):
+            values[name] = dimension.ends[end]
+    return values
 
 
 def _short(value: Value) -> str:

@@ -69,7 +69,7 @@ def run_sweep(
         work, outcome = _what_to_do(plan, storage, request, spent)
         if work is not None:
             tidy_leftovers(storage, time.time())
-            prepare([plan.search.base] if plan.search else list(work.known or ()))
+            prepare(plan.search.corners() if plan.search else list(work.known or ()))
         write_plan(storage, plan, _now())
         if work is not None:
             with session() as backend, watch(work, backend) as watcher:
