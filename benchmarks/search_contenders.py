@@ -19,25 +19,27 @@ from orchestrator.asha import Action, Asha, Variant
 from orchestrator.study import Study, Told
 from search_spaces.space import Float, Int, Space, Value
 
-GRACE, ETA = 1, 2
-"""Rungs at 1, 2 and 4 of 5 epochs, as a preset's `search` has them by default."""
+ETA = 2
+"""As a preset's `search` has it by default."""
 
 SYNE_PYTHON = "SYNE_PYTHON"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Makes a new search from a table and a seed."""
+    """Makes a new search from a table, the epochs before trials are first judged, and a seed."""
 
     name: str
-    make: Callable[[Table, int], Searcher]
+    make: Callable[[Table, int, int], Searcher]
     workers: int = 2
 
 
 class Ours:
     """The decisions of `orchestrator.search.Search` without its ledger."""
 
-    def __init__(self, table: Table, seed: int, variant: Variant, sampler: Literal["tpe", "random"], grace: float) -> None:
+    def __init__(
+        self, table: Table, grace: int, seed: int, variant: Variant, sampler: Literal["tpe", "random"] = "tpe"
+    ) -> None:
         self._study = Study(table.space, sampler, seed)
         self._asha = Asha(grace, ETA, table.max_epochs, variant)
         self._promotes = variant == "promotion"
@@ -86,10 +88,10 @@ def suggest_point(space: Space, trial: Any) -> dict[str, Value]:
 class PlainOptuna:
     """`study.ask`, `trial.report`, `trial.should_prune`, `study.tell`."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: Table, grace: int, seed: int) -> None:
         self._space = table.space
         self._max_epochs = table.max_epochs
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=GRACE * REPORTS_PER_EPOCH, reduction_factor=ETA)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=grace * REPORTS_PER_EPOCH, reduction_factor=ETA)
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruner)
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -112,7 +114,7 @@ class PlainOptuna:
 class RayTune:
     """`OptunaSearch` and `ASHAScheduler`, called in the order in which Tune's controller calls them (Ray 2.60)."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: Table, grace: int, seed: int) -> None:
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search.optuna import OptunaSearch
 
@@ -120,7 +122,7 @@ class RayTune:
         self._space = table.space
         self._search = OptunaSearch(space=self._define, metric="loss", mode="min", seed=seed)
         self._scheduler = ASHAScheduler(
-            time_attr="epoch", metric="loss", mode="min", max_t=table.max_epochs, grace_period=GRACE, reduction_factor=ETA
+            time_attr="epoch", metric="loss", mode="min", max_t=table.max_epochs, grace_period=grace, reduction_factor=ETA
         )
 
     def _define(self, trial: Any) -> None:
@@ -145,11 +147,11 @@ class RayTune:
 class SyneTune:
     """A scheduler of Syne Tune in the Python that has it installed; see `search_syne.py`."""
 
-    def __init__(self, table: Table, seed: int, talk: Callable[..., Any], scheduler: str) -> None:
+    def __init__(self, table: Table, grace: int, seed: int, talk: Callable[..., Any], scheduler: str) -> None:
         self._space = table.space
         self._talk = talk
         dimensions = table.space.to_json()["dimensions"]
-        settings = {"max_t": table.max_epochs, "grace_period": GRACE, "reduction_factor": ETA, "random_seed": seed}
+        settings = {"max_t": table.max_epochs, "grace_period": grace, "reduction_factor": ETA, "random_seed": seed}
         talk(do="start", scheduler=scheduler, dimensions=dimensions, settings=settings)
 
     def next(self, number: int) -> Mapping[str, Value]:
@@ -183,12 +185,12 @@ def syne_talk(python: str) -> Callable[..., Any]:
 
 def contenders() -> Iterable[Contender]:
     """Ours first, then random search, then the others; Syne Tune's only where SYNE_PYTHON names a Python that has it."""
-    yield Contender("ours, stopping", lambda table, seed: Ours(table, seed, "stopping", "tpe", GRACE))
-    yield Contender("ours, promotion", lambda table, seed: Ours(table, seed, "promotion", "tpe", GRACE))
-    yield Contender("random, no stopping", lambda table, seed: Ours(table, seed, "stopping", "random", table.max_epochs))
+    yield Contender("ours, stopping", lambda *given: Ours(*given, "stopping"))
+    yield Contender("ours, promotion", lambda *given: Ours(*given, "promotion"))
+    yield Contender("random, no stopping", lambda table, _, seed: Ours(table, table.max_epochs, seed, "stopping", "random"))
     yield Contender("Tune: OptunaSearch + ASHA", RayTune)
     yield Contender("Optuna: TPE + halving", PlainOptuna, workers=1)
     if SYNE_PYTHON in os.environ:
         talk = syne_talk(os.environ[SYNE_PYTHON])
-        yield Contender("Syne Tune: ASHA", lambda table, seed: SyneTune(table, seed, talk, "ASHA"))
-        yield Contender("Syne Tune: BOHB", lambda table, seed: SyneTune(table, seed, talk, "BOHB"))
+        yield Contender("Syne Tune: ASHA", lambda *given: SyneTune(*given, talk, "ASHA"))
+        yield Contender("Syne Tune: BOHB", lambda *given: SyneTune(*given, talk, "BOHB"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,12 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from rich.table import Table as Shown
-from search_replay import BEGAN, EPOCHS, REPORTS, STAMPS
-
-FEW, MANY = 10, 50
-"""Reports of a trial. What more of them cost is what a report costs."""
+from search_replay import BEGAN, EPOCHS, LOSSES, STAMPS
 
 _HERE = Path(__file__).parent
 
@@ -27,19 +26,26 @@ shares: [80]
 orders: [shuffled]
 evaluation: {{validation_examples: 4, test_examples: 4}}
 resources: {{cpus_per_trial: 1, gpus_per_trial: 0, max_concurrent: 2}}
-search: {{space: exbert_embedded, max_epochs: {EPOCHS}}}
+search: {{space: exbert_embedded, max_epochs: {EPOCHS}, reports_per_epoch: {len(LOSSES) // EPOCHS}}}
 """
 
 
-def ours(folder: Path, trials: int, reports: int) -> list[str]:
+class Cost(NamedTuple):
+    """Milliseconds of two slots."""
+
+    per_trial: float  # from the first report of a search to its last, so without start and end, divided by its trials
+    per_report: float  # median from one report of a trial to its next
+
+
+def ours(folder: Path, trials: int) -> list[str]:
     """The command of a search by this project."""
     preset = folder / "search.yaml"
     preset.write_text(_PRESET)
     command = [sys.executable, "-m", "orchestrator.run", "search", "--preset", str(preset), "--storage", str(folder / "x")]
-    return [*command, "--trials", str(trials), "--yes", "--set", f"search.reports_per_epoch={reports // EPOCHS}"]
+    return [*command, "--trials", str(trials), "--yes"]
 
 
-def tunes(folder: Path, trials: int, reports: int) -> list[str]:
+def tunes(folder: Path, trials: int) -> list[str]:
     """The command of a search by Ray Tune alone."""
     return [sys.executable, str(_HERE / "search_tune.py"), str(folder), str(trials)]
 
@@ -47,18 +53,20 @@ def tunes(folder: Path, trials: int, reports: int) -> list[str]:
 _SIDES = {"ours": ours, "Ray Tune": tunes}
 
 
-def seconds_per_trial(side: str, trials: int, reports: int) -> float:
-    """Wall seconds from the first report of a search to its last, so without start and end, for each trial."""
+def cost_of(side: str, trials: int) -> Cost:
+    """Runs one search."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stamps = folder / "stamps"
         path = os.pathsep.join((str(_HERE / "search_site"), str(_HERE))) if side == "ours" else str(_HERE)
-        settings = {STAMPS: str(stamps), REPORTS: str(reports), BEGAN: str(time.time()), "PYTHONPATH": path}
-        _run(_SIDES[side](folder, trials, reports), settings)
-        times = sorted(float(line) for line in stamps.read_text().split())
-    if len(times) != trials * reports:
-        sys.exit(f"{side}: {trials} trials should make {trials * reports} reports, got {len(times)}")
-    return (times[-1] - times[0]) / trials
+        _run(_SIDES[side](folder, trials), {STAMPS: str(stamps), BEGAN: str(time.time()), "PYTHONPATH": path})
+        lines = [line.split() for line in stamps.read_text().splitlines()]
+    if len(lines) != trials * len(LOSSES):
+        sys.exit(f"{side}: {trials} trials should make {trials * len(LOSSES)} reports, got {len(lines)}")
+    reports = sorted((process, float(at), int(number)) for process, number, at in lines)
+    gaps = [later[1] - earlier[1] for earlier, later in itertools.pairwise(reports) if later[2] > 0]
+    times = [at for _, at, _ in reports]
+    return Cost(1000 * (max(times) - min(times)) / trials, 1000 * median(gaps))
 
 
 def _run(command: Sequence[str], settings: Mapping[str, str]) -> None:
@@ -69,26 +77,22 @@ def _run(command: Sequence[str], settings: Mapping[str, str]) -> None:
 
 def overhead_table(repeats: int, trials: int) -> Shown:
     """Both sides in turn, `repeats` times; ratios are of runs that followed each other."""
-    measured: dict[tuple[str, int], list[float]] = {(side, reports): [] for side in _SIDES for reports in (FEW, MANY)}
-    for _ in range(repeats):
-        for side, reports in measured:
-            measured[side, reports].append(seconds_per_trial(side, trials, reports))
-    per_report = {
-        side: [(many - few) / (MANY - FEW) for few, many in zip(measured[side, FEW], measured[side, MANY], strict=True)]
-        for side in _SIDES
-    }
-    title = f"Overhead: {trials} trials a search, two slots, median (least to most) of {repeats}"
+    ours, theirs = zip(*([cost_of(side, trials) for side in _SIDES] for _ in range(repeats)), strict=True)
+    title = f"Overhead: {trials} trials of {len(LOSSES)} reports on two slots, median (least to most) of {repeats} searches"
     shown = Shown("", *_SIDES, "ours ÷ Ray Tune", title=title)
-    for reports in (FEW, MANY):
-        _add(shown, f"milliseconds a trial of {reports} reports", measured["ours", reports], measured["Ray Tune", reports])
-    _add(shown, "milliseconds a report more", per_report["ours"], per_report["Ray Tune"])
+    _add(
+        shown,
+        "milliseconds a trial, its reports included",
+        [cost.per_trial for cost in ours],
+        [cost.per_trial for cost in theirs],
+    )
+    _add(shown, "milliseconds a report", [cost.per_report for cost in ours], [cost.per_report for cost in theirs])
     return shown
 
 
 def _add(shown: Shown, name: str, ours: Sequence[float], theirs: Sequence[float]) -> None:
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    milliseconds = (_text([1000 * value for value in side], ".0f") for side in (ours, theirs))
-    shown.add_row(name, *milliseconds, _text(ratios, ".2f"))
+    shown.add_row(name, _text(ours, ".0f"), _text(theirs, ".0f"), _text(ratios, ".2f"))
 
 
 def _text(values: Sequence[float], form: str) -> str:

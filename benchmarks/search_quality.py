@@ -44,11 +44,11 @@ class Found:
         return np.array(found)
 
 
-def search_all(table: Table, contenders: Sequence[Contender], repeats: int) -> list[Found]:
+def search_all(table: Table, grace: int, contenders: Sequence[Contender], repeats: int) -> list[Found]:
     """Every contender with the seeds 0 to `repeats` - 1, for twice the largest budget or until the table is used up."""
     epochs = 2.0 * max(BUDGETS)
     return [
-        Found(each.name, [replay(table, each.make(table, seed), each.workers, epochs) for seed in range(repeats)])
+        Found(each.name, [replay(table, each.make(table, grace, seed), each.workers, epochs) for seed in range(repeats)])
         for each in contenders
     ]
 
@@ -57,7 +57,7 @@ def quality_tables(table: Table, found: Sequence[Found]) -> list[Shown]:
     """Regret at equal epochs and at equal time, differences seed by seed, and epochs saved."""
     epoch_seconds = float(np.mean([trial.seconds_per_epoch for trial in table.trials]))
     times = [budget * epoch_seconds / 2 for budget in BUDGETS]  # what two workers need for them
-    by_epochs = _regret_table("Regret by epochs trained: median (90% interval of it)", found, BUDGETS, _epochs)
+    by_epochs = _regret_table("Regret by epochs trained: median of the seeds (90% interval of it)", found, BUDGETS, _epochs)
     by_time = _regret_table("Regret by simulated seconds", found, times, _seconds)
     ratios = [_ratio_table(found, np.median, "median"), _ratio_table(found, np.mean, "mean")]
     return [by_epochs, by_time, _difference_table(found), *ratios]
@@ -96,29 +96,32 @@ def _difference_table(found: Sequence[Found]) -> Shown:
 def _ratio_table(found: Sequence[Found], statistic: Statistic, called: str) -> Shown:
     """How many times the epochs random search needs until its regret is what it is at each budget."""
     shown = Shown("contender", *map(str, BUDGETS), title=f"Epochs of random search ÷ epochs to the same {called} regret")
-    courses = {each.name: np.array([each.regrets(epoch, _epochs) for epoch in _GRID]) for each in found}
+    courses = {each.name: _courses(each, statistic) for each in found}
     random = courses.pop(found[2].name)
     for name, course in courses.items():
-        shown.add_row(name, *(_ratio_text(random, course, budget, statistic) for budget in BUDGETS))
+        shown.add_row(name, *(_ratio_text(random, course, budget) for budget in BUDGETS))
     return shown
 
 
-def _ratio_text(random: Regrets, course: Regrets, budget: float, statistic: Statistic) -> str:
-    num_seeds = course.shape[1]
-    generator = np.random.default_rng(0)
-    resamples = generator.integers(num_seeds, size=(_NUM_RESAMPLES // 4, num_seeds))
-    ratios = [_ratio(random[:, seeds], course[:, seeds], budget, statistic) for seeds in resamples]
-    low, high = np.quantile(ratios, [0.05, 0.95])
-    shown = [f"{ratio:.1f}" if ratio else "never" for ratio in (_ratio(random, course, budget, statistic), low, high)]
+def _courses(found: Found, statistic: Statistic) -> Regrets:
+    """The statistic at each epoch of the grid: first of all seeds, then of seeds drawn again, the same for all contenders."""
+    regrets = np.array([found.regrets(epoch, _epochs) for epoch in _GRID])
+    picks = np.random.default_rng(0).integers(regrets.shape[1], size=(_NUM_RESAMPLES // 4, regrets.shape[1]))
+    return np.array([statistic(regrets, axis=1), *(statistic(regrets[:, seeds], axis=1) for seeds in picks)])
+
+
+def _ratio_text(random: Regrets, course: Regrets, budget: float) -> str:
+    ratios = [_ratio(one, other, budget) for one, other in zip(random, course, strict=True)]
+    low, high = np.quantile(ratios[1:], [0.05, 0.95])
+    shown = [f"{ratio:.1f}" if ratio else "never" for ratio in (ratios[0], low, high)]
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
-def _ratio(random: Regrets, course: Regrets, budget: float, statistic: Statistic) -> float:
+def _ratio(random: Regrets, course: Regrets, budget: float) -> float:
     """0 where the course never comes to the regret of random search at `budget`. Random search may have had it earlier."""
-    expected = statistic(random, axis=1)
-    wanted = expected[np.searchsorted(_GRID, budget)] + _SAME
-    there = np.flatnonzero(statistic(course, axis=1) <= wanted)
-    return float(_GRID[np.flatnonzero(expected <= wanted)[0]] / _GRID[there[0]]) if there.size else 0.0
+    wanted = random[np.searchsorted(_GRID, budget)] + _SAME
+    there = np.flatnonzero(course <= wanted)
+    return float(_GRID[np.flatnonzero(random <= wanted)[0]] / _GRID[there[0]]) if there.size else 0.0
 
 
 def _interval(values: Regrets, statistic: Statistic) -> Interval:

@@ -52,7 +52,6 @@ class Recorded:
 class Table:
     """What every contender searches."""
 
-    name: str
     space: Space
     trials: Sequence[Recorded]
 
@@ -97,20 +96,15 @@ def _gap(dimension: Dimension, one: Value, other: Value) -> float:
     return abs(scale(one) - scale(other)) / width  # type: ignore[arg-type]
 
 
-def load_tables() -> list[Table]:
-    """All that were recorded."""
-    return [load_table(path) for path in sorted(DATA.glob("*.csv"))]
-
-
 def load_table(path: Path) -> Table:
-    """The curves of one file."""
+    """The recorded curves."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     trials = [
         Recorded(json.loads(row["point"]), [float(loss) for loss in row["losses"].split()], float(row["seconds_per_epoch"]))
         for row in rows
     ]
-    return Table(path.stem, exbert_embedded, trials)
+    return Table(exbert_embedded, trials)
 
 
 def write_table(storage: Path, path: Path) -> int:

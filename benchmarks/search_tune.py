@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from search_contenders import ETA, GRACE
+from search_contenders import ETA
 from search_replay import EPOCHS, replayed
 
 SPACE = {
@@ -36,7 +36,7 @@ def main() -> None:
     """Runs one search on two CPUs."""
     folder, trials = sys.argv[1:]
     ray.init(address="local", num_cpus=2, include_dashboard=False)  # the dashboard would cost it time
-    scheduler = ASHAScheduler(time_attr="epoch", max_t=EPOCHS, grace_period=GRACE, reduction_factor=ETA)
+    scheduler = ASHAScheduler(time_attr="epoch", max_t=EPOCHS, grace_period=1, reduction_factor=ETA)
     tune_config = tune.TuneConfig(
         metric="loss", mode="min", search_alg=OptunaSearch(), scheduler=scheduler, num_samples=int(trials)
     )

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.asha import Action, Asha, Decision
+from orchestrator.asha import Action, Asha, Decision, has_reached
 from orchestrator.decisions import DecisionLog, load_decisions, suggested_trials
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan
 from orchestrator.proposals import proposer_of
+from orchestrator.standing import statuses
 from orchestrator.stop import PAUSED
 from orchestrator.study import SpaceExhaustedError, State, Told
 from orchestrator.trial import Trial
@@ -151,7 +152,9 @@ class Search:
         tried = self._out.pop(trial_key, None)
         if tried is None:
             return
-        if status in ("completed", "failed"):
+        if status == "completed" and not has_reached(tried.heard, self._spec.settings.max_epochs):
+            self._catch_up(tried)  # another sweep has run it while its worker waited
+        elif status in ("completed", "failed"):
             self._end(tried, status)
         elif tried.state == "running" and (reason or "").startswith(PAUSED):
             self._waiting.append(tried)  # promoted meanwhile, or paused once more where it had been promoted before
@@ -187,8 +190,9 @@ class Search:
             return None
         tried = self._tried[int(number)]
         self._log.add("promoted", tried.number, tried.trial.key)
-        self._become(tried, "running")
-        self._catch_up(tried)
+        if tried.state == "stopped":  # else it has failed at its pause
+            self._become(tried, "running")
+            self._catch_up(tried)
         return tried
 
     def _suggest(self, number: int) -> _Tried | None:
@@ -253,8 +257,10 @@ class Search:
         trials = suggested_trials(self._spec, self._rows)
         for row in self._rows:
             self._replay(row, trials)
-        for tried in self._tried.values():
-            if tried.state == "failed" and tried.trial.key in retry:
+        failed = [tried for tried in self._tried.values() if tried.state == "failed"]
+        known = statuses(self._storage, [tried.trial.key for tried in failed]) if failed else {}
+        for tried in failed:  # a retry that was interrupted is gone on with
+            if tried.trial.key in retry or not known[tried.trial.key].is_failed:
                 self._become(tried, "running")
 
     def _replay(self, row: Mapping[str, Any], trials: Mapping[int, Trial]) -> None:
@@ -275,7 +281,8 @@ class Search:
             self._note(self._tried[number], row["epoch"], loss, decision)
         elif kind == "promoted":
             self._asha.promote(str(number))
-            self._become(self._tried[number], "running")
+            if self._tried[number].state == "stopped":
+                self._become(self._tried[number], "running")
         else:
             tried = self._tried[number]
             if row["action"] == "completed":

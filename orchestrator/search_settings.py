@@ -42,7 +42,7 @@ class SearchSettings(Settings):
         if self.grace > self.max_epochs:
             raise ValueError(f"grace must be at most max_epochs={self.max_epochs}, got {self.grace:g}")
         if self.strategy == "narrowing" and (self.warm_start or len(self.objectives) > 1):
-            raise ValueError("a narrowing asks no sampler: leave out warm_start and the second objective, or take strategy asha")
+            raise ValueError("a narrowing asks no sampler: leave out warm_start and the second objective, or take asha")
         if (
             self.objectives[:1] != ("val_qa_loss",)
             or len(self.objectives) > 2
