@@ -434,9 +434,11 @@ def _readable(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:
     """The sweeps that this version can read; says which it cannot."""
     for each in ids:
         try:
-            yield _frozen(storage, each)
+            plan = _frozen(storage, each)
         except SweepError as error:
             say(f"passed over: {error}")
+            continue
+        yield plan
 
 
 def main() -> None:
