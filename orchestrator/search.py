@@ -257,11 +257,13 @@ class Search:
         trials = suggested_trials(self._spec, self._rows)
         for row in self._rows:
             self._replay(row, trials)
-        failed = [tried for tried in self._tried.values() if tried.state == "failed"]
-        known = statuses(self._storage, [tried.trial.key for tried in failed]) if failed else {}
-        for tried in failed:  # a retry that was interrupted is gone on with
-            if tried.trial.key in retry or not known[tried.trial.key].is_failed:
-                self._become(tried, "running")
+        twins = {row["number"] for row in self._rows if row["kind"] == "ended" and row["reason"]}
+        tried = reversed(self._tried.values())  # of several with one trial the first is tried again
+        failed = {each.trial.key: each for each in tried if each.state == "failed" and each.number not in twins}
+        known = statuses(self._storage, failed) if failed else {}
+        for key, each in failed.items():
+            if key in retry or not known[key].is_failed:  # a retry that was interrupted is gone on with
+                self._become(each, "running")
 
     def _replay(self, row: Mapping[str, Any], trials: Mapping[int, Trial]) -> None:
         number, kind = row["number"], row["kind"]
