@@ -3,7 +3,8 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.decisions import load_decisions
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan
 from orchestrator.search import Search
+from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
 from results.parts import write_part
 from search_spaces.space import Choice, Float, Space
@@ -273,6 +275,30 @@ def test_a_retry_that_is_killed_is_gone_on_with(
     assert resumed.search.num_left == 1
     assert resumed.run().handed_out == [key]
     assert resumed.search.num_done == 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse(SearchSpec):
+    """Whatever the number of blocks, the trial has one of them."""
+
+    def trial_at(self, values: Mapping[str, Any], number: int) -> Trial:
+        return super().trial_at({**values, "model.n_layers": 3}, number)
+
+
+def test_a_point_whose_trial_runs_under_another_number_is_not_run_twice(
+    plan_of: Plans, driver: Drivers, decisions: Decisions, small: Space, state: Callable[[Search], Any], tmp_path: Path
+) -> None:
+    plan = plan_of(space=small, trials=12)
+    plan = replace(plan, search=Coarse(settings=plan.search.settings, space=small, base=plan.search.base))
+    running = driver(plan, slots=3)
+    running.run()
+    assert state(Search(plan, tmp_path)) == state(running.search)
+    assert len(set(running.handed_out)) == 3
+    assert running.search.num_left == 0
+    assert {row["trial_key"] for row in decisions(plan, "suggested")} == set(running.handed_out)
+    again = driver(plan, retry=running.handed_out)
+    assert again.search.num_left == 0
+    assert again.run().handed_out == []
 
 
 def test_a_trial_that_fails_at_its_pause_is_not_taken_up_again(
