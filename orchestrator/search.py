@@ -116,7 +116,7 @@ class Search:
     def begin(self, log: DecisionLog, show: Callable[[Trial], None]) -> list[tuple[str, str]]:
         """See `Work.begin`."""
         self._log, self._show = log, show
-        if not self._rows and self._spec.settings.warm_start:
+        if self._spec.settings.warm_start and all(row["kind"] == "warm" for row in self._rows):
             self._warm_up()
         to_end = []
         for tried in self._tried.values():
@@ -319,7 +319,9 @@ class Search:
 
     def _warm_up(self) -> None:
         """Tells the sampler of completed trials that are points of the space, but for their number of epochs."""
-        for number, (key, told) in enumerate(fitting_trials(self._spec, self._storage), 1):
+        known = {row["trial_key"] for row in self._rows}  # its driver may have died on the way
+        fresh = [(key, told) for key, told in fitting_trials(self._spec, self._storage) if key not in known]
+        for number, (key, told) in enumerate(fresh, len(known) + 1):
             told = replace(told, number=-number)
             self._log.add("warm", -number, key, parameters=json.dumps(dict(told.values)), value=told.value)
             self._history.append(told)
