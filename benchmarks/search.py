@@ -47,7 +47,7 @@ def show_quality(console: Console, repeats: int) -> None:
 def main() -> None:
     """Measures, and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=40, help="seeds of each contender's search (default: 40)")
+    parser.add_argument("--repeats", type=int, default=100, help="seeds of each contender's search (default: 100)")
     parser.add_argument("--runs", type=int, default=5, help="real searches of each kind, for the overhead (default: 5)")
     parser.add_argument("--trials", type=int, default=16, help="trials of each of them (default: 16)")
     parser.add_argument("--quick", action="store_true", help="5 seeds and a single run of 6 trials, to see that it works")
