@@ -53,9 +53,9 @@ def resume_command(plan: Plan, storage: Path) -> str:
 
 def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
     """Says how a run ended: what is done, which errors there were, each once, and what to do next."""
-    early = f", {len(outcome.stopped_early)} stopped early" if outcome.stopped_early else ""
-    ended = f"{len(outcome.completed)} completed{early}" if early else f"{len(outcome.completed)}"
-    say(f"{outcome.done} of {outcome.planned} trials done, {ended} in this run, {len(outcome.failed)} failed")
+    early = f" ({outcome.stopped_early} of them stopped early)" if outcome.stopped_early else ""
+    in_run = f"{len(outcome.completed)} completed" if plan.search else f"{len(outcome.completed)}"
+    say(f"{outcome.done} of {outcome.planned} trials done{early}, {in_run} in this run, {len(outcome.failed)} failed")
     if plan.search is not None:
         say(f"the trials, best first: python -m results table search --sweep {plan.sweep_id} --storage {storage}")
     _say_errors(plan, storage, outcome)

@@ -57,7 +57,7 @@ class Outcome:
     done: int  # of the whole sweep
     completed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  # to be gone on with
-    stopped_early: list[str] = field(default_factory=list)  # for good, by what they reported
+    stopped_early: int = 0  # of the whole sweep, by what they reported
     failed: dict[str, Failure] = field(default_factory=dict)  # by trial key
     failed_before: list[str] = field(default_factory=list)  # not run again: that takes `retry`
     stop_reason: str | None = None  # of the whole run
@@ -125,8 +125,6 @@ class Recorder:
         row = self._writer.patiently(lambda: read_attempts(self.settings.storage, trial_key))[-1]
         ended = {"status": "stopped", "failure_class": None, "stop_reason": reason, "finished_at": datetime.now(UTC)}
         close_attempt(self._writer, row, held=(held, self.settings.gpus), **ended)
-        if not reason.startswith(PAUSED):
-            self._outcome.stopped_early.append(trial_key)
         self._end(trial_key, "stopped", attempt=row["attempt"], reason=reason, shown=reason)
 
     def ended(self, trial_key: str, how: Ended) -> None:

@@ -107,6 +107,11 @@ class Search:
         """See `Work.num_done`: also the paused ones are done, unless more reports take them up again."""
         return sum(tried.state in ("completed", "stopped") for tried in self._tried.values())
 
+    @property
+    def num_stopped_early(self) -> int:
+        """See `Work.num_stopped_early`."""
+        return sum(tried.state == "stopped" for tried in self._tried.values())
+
     def limit(self, num_trials: int) -> None:
         """See `Work.limit`: those that were begun before come first."""
         running = self._running()

@@ -76,7 +76,7 @@ def run_sweep(
                 settings = _settings(plan, storage, request, backend)
                 run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
                 run.carry_out(work)
-            outcome.done, outcome.planned = work.num_done, work.total
+            outcome.done, outcome.planned, outcome.stopped_early = work.num_done, work.total, work.num_stopped_early
         tidy_checkpoints(with_suggested(plan, storage), storage)
         return outcome
 

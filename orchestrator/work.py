@@ -28,6 +28,10 @@ class Work(Protocol):
         """Trials that are done, those of earlier runs included."""
 
     @property
+    def num_stopped_early(self) -> int:
+        """Of these, the trials that were not trained to their end, for what they reported."""
+
+    @property
     def total(self) -> int:
         """Trials of the whole sweep, as far as is known."""
 
@@ -55,6 +59,8 @@ class Work(Protocol):
 
 class FixedWork:
     """A list of trials, each to be run to its end."""
+
+    num_stopped_early = 0
 
     def __init__(self, trials: Sequence[Trial], num_done: int, total: int) -> None:
         """`num_done`, `total`: of the whole sweep, `trials` being what is to be run of it now."""
