@@ -20,6 +20,13 @@ from trainables.data.sources import data_fingerprint, pinned
 
 __all__ = ["plan_search"]
 
+_DECIDED = {
+    "training.epochs": "search.max_epochs",
+    "evaluation.reports_per_epoch": "search.reports_per_epoch",
+    "evaluation.validate_at": "search.reports_per_epoch",
+}
+"""Settings that every trial of a search has from the search's own."""
+
 
 def plan_search(preset: Preset, storage: Path) -> Plan:
     """The search that the preset's section `search` describes, with the trials that it has suggested so far.
@@ -48,9 +55,10 @@ def plan_search(preset: Preset, storage: Path) -> Plan:
 
 
 def _check_free(preset: Preset, space: Space | Narrowing) -> None:
-    """What --set fixed cannot vary."""
+    """What --set fixed cannot vary, nor be fixed otherwise."""
     dimensions = [space.dimensions] if isinstance(space, Space) else [stage.dimensions for stage in space.stages]
     varied = {name for each in dimensions for name in each}
+    fixed = space.fixed if isinstance(space, Space) else space.start
     for section, given in preset.overrides.items():
         for name in given:
             if f"{section}.{name}" in varied:
@@ -58,3 +66,6 @@ def _check_free(preset: Preset, space: Space | Narrowing) -> None:
                     f"--set {section}.{name} fixes what {space.name} varies; leave it out, or give a space of your own "
                     "in which it is fixed (--set search.space=FILE.py)"
                 )
+            decided = space.name if f"{section}.{name}" in fixed else _DECIDED.get(f"{section}.{name}")
+            if decided:
+                raise PlanError(f"--set {section}.{name} has no effect on a search, whose trials have it from {decided}")

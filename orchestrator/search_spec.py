@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from orchestrator.errors import PlanError
 from orchestrator.search_settings import SearchSettings
 from orchestrator.trial import Trial, canonical_json
-from search_spaces.config_fields import nested
+from search_spaces.config_fields import nested, reasons
 from search_spaces.space import Space, Value
 from search_spaces.stages import Narrowing
 from trainables.registry import settings_of
@@ -56,7 +56,7 @@ class SearchSpec:
         try:
             made = settings_of(self.base.trainable).config.model_validate(config)
         except ValidationError as error:
-            raise PlanError(f"space {self.space.name}: {self.base.trainable} refuses {shown}: {error}") from error
+            raise PlanError(f"space {self.space.name}: {self.base.trainable} refuses {shown}: {reasons(error)}") from error
         return replace(self.base, config=made, title=f"{self.base.trainable} #{number}", detail=shown)
 
     def corners(self) -> list[Trial]:
