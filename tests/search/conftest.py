@@ -264,7 +264,7 @@ def recorded(tmp_path: Path) -> Callable[..., None]:
         ids = {"trial_key": trial.key, "attempt": 1}
         rows = [{**ids, "step": n, "epoch": n / per_epoch, "val_qa_loss": loss} for n, loss in enumerate(losses, 1)]
         write_part(tmp_path, "reports", attempt_part(trial.key, 1), rows)
-        sizes = {"params_total": 1000, "train_seconds": 10.0 * len(losses), "cpu_seconds": len(losses)}
+        sizes = {"params_total": 1000, "train_seconds": 10.0 * len(losses), "startup_seconds": 0.0, "cpu_seconds": len(losses)}
         row = {**ids, "status": status, "resumed_step": 0, "started_at": NOW, **sizes}
         write_part(tmp_path, "attempts", attempt_part(trial.key, 1), [row])
 
