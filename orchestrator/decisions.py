@@ -89,8 +89,8 @@ class DecisionLog:
             "number": number,
             "trial_key": trial_key,
         }
-        self._log.append({**row, **columns})
         self._sequence += 1
+        self._log.append({**row, **columns})
 
     def suggest(self, number: int, trial: Trial, values: Mapping[str, Value], stage: str | None, parent: str | None) -> None:
         """Appends a suggestion, and plans its trial."""

@@ -58,20 +58,26 @@ class _Stages:
 
     def propose(self, number: int, history: Sequence[Told]) -> Proposal | None:
         latest = {told.number: told for told in history}
-        winner, parent, first = self._narrowing.start, None, 0
+        base, parent, first = self._narrowing.start, None, 0
         for stage in self._narrowing.stages:
-            points = stage.points(winner)
+            if first in latest:  # a stage that has begun keeps its base, also where a retry gave the last one another winner
+                base = {name: value for name, value in latest[first].values.items() if name not in stage.dimensions}
+            points = stage.points(base)
             if number < first + len(points):
                 return Proposal(points[number - first], stage.name, parent)
             tried = [latest.get(other) for other in range(first, first + len(points))]
             if any(told is None or told.state == "running" for told in tried):
                 return None
-            losses = [(told.value, told.number) for told in tried if told is not None and told.value is not None]
-            if not losses:
-                raise SweepError(
-                    f"no trial of stage {stage.name} completed, so the next stage has nothing to build on; "
-                    "mend their cause and run `retry --failed`"
-                )
-            parent = min(losses)[1]
-            winner, first = latest[parent].values, first + len(points)
+            parent = _winner(stage.name, [told for told in tried if told is not None])
+            base, first = latest[parent].values, first + len(points)
         raise AssertionError(f"a narrowing of {first} trials was asked for number {number}")
+
+
+def _winner(stage: str, tried: Sequence[Told]) -> int:
+    losses = [(told.value, told.number) for told in tried if told.value is not None]
+    if not losses:
+        raise SweepError(
+            f"no trial of stage {stage} completed, so the next stage has nothing to build on; mend what they failed of and run "
+            "`retry --failed`, or, where all diverged, take stages with lower rates"
+        )
+    return min(losses)[1]

@@ -153,7 +153,11 @@ class _Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         # Tune has flattened the result: shown/epoch and so on.
         shown = {name.removeprefix("shown/"): value for name, value in result.items() if name.startswith("shown/")}
-        return str(self.CONTINUE if self._relay.goes_on(trial, shown) else self.STOP)
+        if self._relay.goes_on(trial, shown):
+            return str(self.CONTINUE)
+        if trial.temporary_state.ray_actor is not None:  # Tune may keep the actor for later: its trial is to be let go of now
+            trial.temporary_state.ray_actor.cleanup.remote()
+        return str(self.STOP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see _Relay

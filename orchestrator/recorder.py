@@ -234,6 +234,8 @@ class Recorder:
         self._stop_if_all_alike(failure)
 
     def _stop_if_all_alike(self, failure: Failure) -> None:
+        if failure.failure_class == FailureClass.diverged:  # of its own settings, which says nothing about other trials
+            return
         same = sum(other.signature == failure.signature for other in self._outcome.failed.values())
         if same >= self.settings.recovery.max_same_failures:
             self.stop.request(f"{SAME_ERROR} ({same} trials failed with {failure.error_type}, signature {failure.signature})")
@@ -252,7 +254,7 @@ class Recorder:
             self._given_up.add(trial_key)
         self._events.add(trial_key, status, attempt=attempt, reason=reason, **told)
         self._watcher.ended(trial_key, status, shown)
-        self._work.ended(trial_key, status, reason)
+        self._work.ended(trial_key, status, reason, told.get("failure_class"))
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:

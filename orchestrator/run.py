@@ -10,11 +10,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,6 @@ from orchestrator.preset import Preset, load_preset
 from orchestrator.search_plan import plan_search
 from orchestrator.standing import statuses
 from orchestrator.sweep import Request, check_writable, work_of
-from orchestrator.trial import Trial
 from results.errors import LedgerError
 from trainables.data.errors import DataError
 
@@ -132,25 +131,28 @@ def search(
     """
     root = _local(storage)
     check_writable(root)
-    asked = _searching(strategy, space, trials, sampler, grace, eta, variant, max_epochs, seed, warm_start)
-    chosen = load_preset(preset, [*(set_ or ()), *asked], seeds)
+    asked = _searching(strategy, trials, sampler, grace, eta, variant, max_epochs, seed, warm_start)
+    chosen = _preset_of_search(preset, set_, asked, space, seeds)
+    searches = [chosen, _of_control(chosen)] if then_compare else [chosen]
+    for each in searches:  # complains before anything is spent
+        plan_search(each, root)
 
-    def run(planned: Plan) -> None:
+    def run(planned: Plan) -> int:
         plan = _keeping(planned, keep_checkpoints)
         budget = _budget(plan, max_gpu_hours, max_hours, max_trials, stop_at)
-        code = launch(plan, root, Request(budget=budget), backend, address, ask=not yes)
-        if code or not then_compare:
-            raise typer.Exit(code)
+        return launch(plan, root, Request(budget=budget), backend, address, ask=not yes)
 
-    def best(settings: Preset) -> Trial:
-        run(plan_search(settings, root))
-        return winner_of(plan_search(settings, root), root)
-
-    winners = [best(chosen), best(_of_control(chosen))]
-    plan = _keeping(plan_comparison(chosen, winners), keep_checkpoints)
-    code = launch(plan, root, Request(), backend, address, ask=not yes)
-    say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
-    raise typer.Exit(code)
+    codes = []
+    for each in searches:
+        codes.append(run(plan_search(each, root)))
+        if then_compare and work_of(plan_search(each, root), root).num_left:
+            say("the same command goes on, and compares at last")
+            raise typer.Exit(max(codes))
+    if then_compare:
+        plan = plan_comparison(chosen, [winner_of(plan_search(each, root), root) for each in searches])
+        codes.append(run(plan))
+        say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
+    raise typer.Exit(max(codes))
 
 
 @app.command()
@@ -170,8 +172,7 @@ def resume(
     Example: python -m orchestrator.run resume
     """
     root = _existing(storage)
-    plans = (_frozen(root, sweep_id),) if sweep_id else _readable(root, sweep_ids(root))
-    plan = next((plan for plan in plans if sweep_id or work_of(plan, root).num_left), None)
+    plan = _frozen(root, sweep_id) if sweep_id else next(_unfinished(root), None)
     if plan is None:
         say(f"nothing to resume: every sweep in {root} is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
@@ -313,8 +314,8 @@ def plan_search_command(
     Example: python -m orchestrator.run plan search --trials 60 --eta 3
     """
     root = _local(storage)
-    asked = _searching(strategy, space, trials, sampler, grace, eta, variant, max_epochs, seed, False)
-    plan = plan_search(load_preset(preset, [*(set_ or ()), *asked]), root)
+    asked = _searching(strategy, trials, sampler, grace, eta, variant, max_epochs, seed, False)
+    plan = plan_search(_preset_of_search(preset, set_, asked, space, None), root)
     assert plan.search is not None
     show_forecast(plan, forecast(plan.search, root, plan.preset.resources), as_json, price)
 
@@ -362,7 +363,6 @@ def _existing(storage: str) -> Path:
 
 def _searching(
     strategy: str | None,
-    space: str | None,
     trials: int | None,
     sampler: str | None,
     grace: float | None,
@@ -371,12 +371,10 @@ def _searching(
     max_epochs: int | None,
     seed: int | None,
     warm_start: bool,
-) -> list[str]:
+) -> dict[str, Any]:
     """What the options say, as settings of the preset's section `search`."""
-    where = "narrowing" if strategy == "narrowing" else "space"
     given = {
         "strategy": strategy,
-        where: space,
         "trials": trials,
         "sampler": sampler,
         "grace": grace,
@@ -386,7 +384,23 @@ def _searching(
         "seed": seed,
         "warm_start": warm_start or None,
     }
-    return [f"search.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _preset_of_search(
+    preset: str, set_: list[str] | None, asked: Mapping[str, Any], space: str | None, seeds: int | None
+) -> Preset:
+    """The preset with what the options say of its search; a narrowing takes none of what it would not look at."""
+    overrides = [*(set_ or ()), *(f"search.{name}={json.dumps(value)}" for name, value in asked.items())]
+    chosen = load_preset(preset, overrides, seeds)
+    narrows = chosen.search.strategy == "narrowing"
+    idle = set(asked) & {"trials", "sampler", "grace", "eta", "variant", "seed"}
+    if narrows and idle:
+        named = ", ".join(f"--{name}" for name in sorted(idle))
+        raise SweepError(f"a narrowing tries all points of its stages in full, so {named} would change nothing; leave it out")
+    if space is None:
+        return chosen
+    return load_preset(preset, [*overrides, f"search.{'narrowing' if narrows else 'space'}={json.dumps(space)}"], seeds)
 
 
 def _of_control(preset: Preset) -> Preset:
@@ -428,6 +442,18 @@ def _frozen(storage: Path, sweep_id: str) -> Plan:
             f"sweep {sweep_id} cannot be read: {error}; run the sweep's own command again, which writes its plan anew "
             "(`python -m results verify` lists what else is wrong)"
         ) from error
+
+
+def _unfinished(storage: Path) -> Iterator[Plan]:
+    """The sweeps that have something left to run, the newest first; says which cannot be told."""
+    for plan in _readable(storage, sweep_ids(storage)):
+        try:
+            left = work_of(plan, storage).num_left
+        except SweepError as error:
+            say(f"passed over: {plan.sweep_id}: {error}")
+            continue
+        if left:
+            yield plan
 
 
 def _readable(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:

@@ -17,13 +17,14 @@ from typing import Any
 from orchestrator.asha import Action, Asha, Decision, has_reached
 from orchestrator.decisions import DecisionLog, load_decisions, suggested_trials
 from orchestrator.errors import SweepError
+from orchestrator.failures import FailureClass
 from orchestrator.plan import Plan
 from orchestrator.proposals import proposer_of
 from orchestrator.standing import statuses
 from orchestrator.stop import PAUSED
 from orchestrator.study import SpaceExhaustedError, State, Told
 from orchestrator.trial import Trial
-from orchestrator.warm_start import fitting_trials
+from orchestrator.warm_start import fitting_trials, warm
 from results.ledger import Ledger
 from results.parts import read_attempts
 from search_spaces.space import Value
@@ -35,7 +36,7 @@ STOPPED = "asha"
 _RECORDED = """
     SELECT status, (SELECT list({epoch: epoch, loss: val_qa_loss} ORDER BY step) FROM reports
                     WHERE trial_key = $key AND val_qa_loss IS NOT NULL) AS curve,
-           train_seconds, params_total
+           train_seconds, params_active
     FROM trials WHERE trial_key = $key
 """
 
@@ -75,6 +76,7 @@ class Search:
         """
         assert plan.search is not None
         self._spec = plan.search
+        self._sweep_id = plan.sweep_id
         self._storage = storage
         self._proposer = proposer_of(self._spec)
         settings = self._spec.settings
@@ -90,6 +92,8 @@ class Search:
         self._rows = load_decisions(storage, plan.sweep_id)
         self._rebuild(retry)
         self.total = self._most = max(self._spec.num_trials, len(self._tried))
+        if self._spec.size is not None and self._tried and not self._running():
+            self._look_ahead()
 
     @property
     def known(self) -> None:
@@ -149,10 +153,14 @@ class Search:
         """See `Work.reported`."""
         if trial_key not in self._out or shown["val_qa_loss"] is None:
             return None
-        decision = self._hear(self._out[trial_key], shown["epoch"], shown["val_qa_loss"])
-        return self._out[trial_key].reason if decision.action is Action.STOP else None
+        tried = self._out[trial_key]
+        if shown["epoch"] > tried.heard + 1.5 / self._spec.settings.reports_per_epoch:
+            self._catch_up(tried)  # its worker goes on where another sweep's has left off
+            return tried.reason
+        decision = self._hear(tried, shown["epoch"], shown["val_qa_loss"])
+        return tried.reason if decision.action is Action.STOP else None
 
-    def ended(self, trial_key: str, status: str, reason: str | None) -> None:
+    def ended(self, trial_key: str, status: str, reason: str | None, failure_class: str | None) -> None:
         """See `Work.ended`."""
         tried = self._out.pop(trial_key, None)
         if tried is None:
@@ -160,6 +168,8 @@ class Search:
         if status == "completed" and not has_reached(tried.heard, self._spec.settings.max_epochs):
             self._catch_up(tried)  # another sweep has run it while its worker waited
         elif status in ("completed", "failed"):
+            if failure_class == FailureClass.diverged:  # comes to the rung that it was heading for, as the worst there
+                self._hear(tried, tried.heard + 1 / self._spec.settings.reports_per_epoch, math.inf)
             self._end(tried, status)
         elif tried.state == "running" and (reason or "").startswith(PAUSED):
             self._waiting.append(tried)  # promoted meanwhile, or paused once more where it had been promoted before
@@ -172,6 +182,16 @@ class Search:
         self._out.clear()
 
     # --- deciding
+
+    def _look_ahead(self) -> None:
+        """Of a space with an end: whether anything is left in it, so that nothing is started for nothing."""
+        if len(self._tried) < self._most:
+            try:
+                self._proposer.propose(len(self._tried), self._history)
+            except SpaceExhaustedError:
+                self.total = self._most = len(self._tried)
+            except SweepError:
+                self._is_blocked = True
 
     def _running(self) -> list[int]:
         return [number for number, tried in self._tried.items() if tried.state == "running" and number not in self._set_aside]
@@ -213,10 +233,7 @@ class Search:
         parent = None if proposal.parent is None else self._tried[proposal.parent].trial.key
         self._log.suggest(number, trial, proposal.values, proposal.stage, parent)
         tried = self._add(number, trial, proposal.values)
-        if trial.key in self._out:  # two points of a space with settings that make no difference
-            self._end(tried, "failed", f"the same trial as number {self._out[trial.key].number}, which is running")
-        else:
-            self._catch_up(tried)
+        self._catch_up(tried)
         return tried
 
     def _add(self, number: int, trial: Trial, values: Mapping[str, Value]) -> _Tried:
@@ -242,11 +259,11 @@ class Search:
             tried.reason = _why(decision)
             self._become(tried, "stopped")
 
-    def _end(self, tried: _Tried, status: str, reason: str | None = None) -> None:
+    def _end(self, tried: _Tried, status: str) -> None:
         if status == "completed":
             tried.second = self._second(tried.trial.key)
         value = tried.curve.get(tried.heard) if status == "completed" else None
-        self._log.add("ended", tried.number, tried.trial.key, action=status, value=value, reason=reason)
+        self._log.add("ended", tried.number, tried.trial.key, action=status, value=value)
         self._become(tried, "completed" if status == "completed" else "failed")
 
     def _become(self, tried: _Tried, state: State) -> None:
@@ -262,9 +279,7 @@ class Search:
         trials = suggested_trials(self._spec, self._rows)
         for row in self._rows:
             self._replay(row, trials)
-        twins = {row["number"] for row in self._rows if row["kind"] == "ended" and row["reason"]}
-        tried = reversed(self._tried.values())  # of several with one trial the first is tried again
-        failed = {each.trial.key: each for each in tried if each.state == "failed" and each.number not in twins}
+        failed = {each.trial.key: each for each in self._tried.values() if each.state == "failed"}
         known = statuses(self._storage, failed) if failed else {}
         for key, each in failed.items():
             if key in retry or not known[key].is_failed:  # a retry that was interrupted is gone on with
@@ -273,8 +288,8 @@ class Search:
     def _replay(self, row: Mapping[str, Any], trials: Mapping[int, Trial]) -> None:
         number, kind = row["number"], row["kind"]
         if kind == "warm":
-            told = Told(number, json.loads(row["parameters"]), "completed", {}, row["value"], self._second(row["trial_key"]))
-            self._history.append(told)
+            told = warm(json.loads(row["parameters"]), row["epoch"], row["value"], self._spec.settings.max_epochs)
+            self._history.append(replace(told, number=number, second=self._second(row["trial_key"])))
         elif kind == "suggested":
             self._add(number, trials[number], json.loads(row["parameters"]))
         elif kind == "judged":
@@ -320,16 +335,16 @@ class Search:
 
     def _was_lost(self, tried: _Tried) -> bool:
         rows = read_attempts(self._storage, tried.trial.key)
-        return bool(rows) and rows[-1]["status"] == "lost"
+        return bool(rows) and rows[-1]["status"] == "lost" and rows[-1]["sweep_id"] == self._sweep_id
 
     def _warm_up(self) -> None:
-        """Tells the sampler of completed trials that are points of the space, but for their number of epochs."""
+        """Tells the sampler of completed trials that are points of the space."""
         known = {row["trial_key"] for row in self._rows}  # its driver may have died on the way
         fresh = [(key, told) for key, told in fitting_trials(self._spec, self._storage) if key not in known]
         for number, (key, told) in enumerate(fresh, len(known) + 1):
-            told = replace(told, number=-number)
-            self._log.add("warm", -number, key, parameters=json.dumps(dict(told.values)), value=told.value)
-            self._history.append(told)
+            [(epoch, value)] = told.intermediate.items()
+            self._log.add("warm", -number, key, parameters=json.dumps(dict(told.values)), epoch=epoch, value=value)
+            self._history.append(replace(told, number=-number))
 
 
 def _why(decision: Decision) -> str:

@@ -13,11 +13,11 @@ __all__ = ["Objective", "SamplerName", "SearchSettings", "Strategy"]
 
 SamplerName = Literal["tpe", "random", "gp", "qmc", "cmaes"]
 Strategy = Literal["asha", "narrowing"]
-Objective = Literal["val_qa_loss", "train_seconds", "params_total"]
+Objective = Literal["val_qa_loss", "train_seconds", "params_active"]
 
 
 class SearchSettings(Settings):
-    """A preset's section `search`. All but `trials` and `warm_start` decides which search it is."""
+    """A preset's section `search`. `SearchSpec.identity` says what of it decides which search it is."""
 
     strategy: Strategy = Field("asha", description="asha: sampled points, stopped early; narrowing: stage by stage, in full")
     space: str = Field("exbert", description="a shipped space, or a file FILE.py that defines SPACE")
@@ -30,7 +30,9 @@ class SearchSettings(Settings):
     reports_per_epoch: int = Field(2, ge=1, le=100, description="validations an epoch")
     grace: float = Field(1.0, gt=0, description="epochs before a trial is first judged")
     eta: int = Field(2, ge=2, description="one in eta goes on at each rung: grace, grace x eta, grace x eta^2, ...")
-    variant: Variant = Field("stopping", description="stopping: judged once; promotion: paused, and taken up again if good")
+    variant: Variant = Field(  # of lower regret at equal epochs: docs/log.md, searches against their alternatives
+        "promotion", description="promotion: paused at rungs, the best taken up again; stopping: judged once, at once"
+    )
     share: int = Field(80, ge=0, le=100, description="percent of the first domain in the mixture (papers: section 3.4)")
     objectives: tuple[Objective, ...] = Field(
         ("val_qa_loss",), description="what is minimised; early stopping looks at val_qa_loss alone"
@@ -49,7 +51,7 @@ class SearchSettings(Settings):
             or len(set(self.objectives)) < len(self.objectives)
         ):
             raise ValueError(
-                f"objectives must be val_qa_loss, alone or with train_seconds or params_total, got {', '.join(self.objectives)}"
+                f"objectives must be val_qa_loss, alone or with train_seconds or params_active, got {list(self.objectives)}"
             )
         return self
 

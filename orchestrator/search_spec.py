@@ -13,7 +13,7 @@ from orchestrator.errors import PlanError
 from orchestrator.search_settings import SearchSettings
 from orchestrator.trial import Trial, canonical_json
 from search_spaces.config_fields import nested, reasons
-from search_spaces.space import Space, Value
+from search_spaces.space import Choice, Space, Value
 from search_spaces.stages import Narrowing
 from trainables.registry import settings_of
 
@@ -29,6 +29,11 @@ class SearchSpec:
     base: Trial
 
     @property
+    def size(self) -> int | None:
+        """How many points there are; None: no end of them."""
+        return self.space.size
+
+    @property
     def num_trials(self) -> int:
         """Trials that the search may try: all of a narrowing's, or as many as asked for, as far as there are points."""
         if isinstance(self.space, Narrowing):
@@ -38,7 +43,10 @@ class SearchSpec:
     @property
     def identity(self) -> str:
         """8 hex digits for all that decides which trials are tried; more of them are the same search."""
-        settings = self.settings.model_dump(mode="json", exclude={"trials", "warm_start", "control"})
+        aside = {"trials", "warm_start", "control"}
+        if isinstance(self.space, Narrowing):  # it asks no sampler and stops nothing
+            aside |= {"space", "sampler", "seed", "grace", "eta", "variant"}
+        settings = self.settings.model_dump(mode="json", exclude=aside)
         parts = (settings, self.space.to_json(), self.base.key)
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:8]
 
@@ -60,11 +68,14 @@ class SearchSpec:
         return replace(self.base, config=made, title=f"{self.base.trainable} #{number}", detail=shown)
 
     def corners(self) -> list[Trial]:
-        """Trials with every dimension at its first and at its last value: what these can have, all can."""
+        """Trials at the ends of every range and with every listed value: what these can have, all can."""
         if isinstance(self.space, Narrowing):
             tried = [point for stage in self.space.stages for point in stage.points(self.space.start)]
         else:
-            tried = [_corner(self.space, end) for end in (0, -1)]
+            listed = {name: each.values for name, each in self.space.dimensions.items() if isinstance(each, Choice)}
+            choices = [(name, value) for name, values in listed.items() for value in values]
+            tried = [_corner(self.space, end, {}) for end in (0, -1)]
+            tried += [_corner(self.space, end, {name: value}) for name, value in choices for end in (0, -1)]
         return [self.trial_at(values, number) for number, values in enumerate(tried)]
 
     def to_json(self) -> dict[str, Any]:
@@ -82,11 +93,12 @@ class SearchSpec:
         )
 
 
-def _corner(space: Space, end: int) -> dict[str, Value]:
+def _corner(space: Space, end: int, given: Mapping[str, Value]) -> dict[str, Value]:
+    """Every dimension at its first or last value but those `given`, as far as they apply."""
     values: dict[str, Value] = {}
     for name, dimension in space.dimensions.items():
-        if name in space.active(values | {name: dimension.ends[end]}):
-            values[name] = dimension.ends[end]
+        if name in space.active(values):
+            values[name] = given.get(name, dimension.ends[end])
     return values
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "forgiven",
     "mark_lost",
     "newest_event",
-    "remaining",
     "statuses",
     "superseded",
     "unfinished",
@@ -60,11 +59,6 @@ def statuses(storage: Path, keys: Iterable[str]) -> dict[str, Standing]:
     return {
         row["trial_key"]: Standing(row["status"], row["stop_reason"]) for row in table.to_pylist() if row["trial_key"] in wanted
     }
-
-
-def remaining(plan: Plan, storage: Path) -> list[Trial]:
-    """The trials that are still to run, in the plan's order."""
-    return unfinished(plan, statuses(storage, (trial.key for trial in plan.trials)))
 
 
 def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] = ()) -> list[Trial]:

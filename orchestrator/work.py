@@ -50,7 +50,7 @@ class Work(Protocol):
     def reported(self, trial_key: str, shown: dict[str, Any]) -> str | None:
         """Hears a report that is in the ledger, as `Listener.reported`; returns why the trial is to end now, None to go on."""
 
-    def ended(self, trial_key: str, status: str, reason: str | None) -> None:
+    def ended(self, trial_key: str, status: str, reason: str | None, failure_class: str | None) -> None:
         """Hears that a trial needs no further attempt in this run."""
 
     def hand_out_again(self) -> None:
@@ -96,7 +96,7 @@ class FixedWork:
         """See `Work.reported`."""
         return None
 
-    def ended(self, trial_key: str, status: str, reason: str | None) -> None:
+    def ended(self, trial_key: str, status: str, reason: str | None, failure_class: str | None) -> None:
         """See `Work.ended`."""
         self._left.pop(trial_key, None)
         self.num_done += status == "completed"

@@ -185,7 +185,7 @@ class Attempt:
                 return self._finish("completed")
             self._recorder.add(report, self._train_seconds)
             # Also now: an attempt that is killed has no later chance to say what it spent.
-            sizes = {"params_total": report.params_total, "params_trainable": report.params_trainable}
+            sizes = {name: getattr(report, name) for name in ("params_total", "params_active", "params_trainable")}
             self._recorder.update_attempt(**sizes, **self._spent())
             self._pause = self._rung_reached(report.epoch)
             return self._shown(report)

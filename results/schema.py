@@ -16,7 +16,7 @@ SCHEMA_VERSION = 3
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
-3: `searches` and `decisions`.
+3: `searches` and `decisions`; params_active in attempts.
 """
 
 
@@ -90,6 +90,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("stop_reason", _TEXT, "why the attempt was stopped; null where it was not"),
         Column("resumed_step", _INT, "step of the checkpoint the attempt began from; 0: from the start"),
         Column("params_total", _INT, "parameters of the model"),
+        Column("params_active", _INT, "parameters that one token's pass uses: of expert layers the chosen experts alone"),
         Column("params_trainable", _INT, "parameters that training changes"),
         Column("started_at", _TIME, "when the worker took the trial"),
         Column("finished_at", _TIME, "when the worker was done with it; null while running"),

@@ -16,7 +16,7 @@ from results.search_space import SearchSpace, Value, read_space
 
 __all__ = ["OBJECTIVES", "Decision", "Losses", "Rung", "Search", "SearchTrial", "State", "load_search", "search_ids"]
 
-OBJECTIVES = ("val_qa_loss", "train_seconds", "params_total")
+OBJECTIVES = ("val_qa_loss", "train_seconds", "params_active")
 """What a search may minimise."""
 
 State = Literal["completed", "stopped", "failed", "paused", "running"]
@@ -71,7 +71,7 @@ class SearchTrial:
     n_layers: int | None
     learning_rate: float | None
     train_seconds: float | None
-    params_total: int | None
+    params_active: int | None
 
     @property
     def state(self) -> State:
@@ -110,7 +110,7 @@ class SearchTrial:
 
     def objective(self, name: str) -> float | None:
         """What it reached in one of OBJECTIVES."""
-        return self.value if name == "val_qa_loss" else {"train_seconds": self.train_seconds}.get(name, self.params_total)
+        return self.value if name == "val_qa_loss" else {"train_seconds": self.train_seconds}.get(name, self.params_active)
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def load_search(ledger: Ledger, sweep_id: str | None = None) -> Search:
 _DECISIONS = "SELECT * FROM decisions WHERE sweep_id = $sweep AND number IS NOT NULL ORDER BY sequence"
 _KEYS = "(SELECT trial_key FROM decisions WHERE sweep_id = $sweep)"
 _MEASURED = f"""
-    SELECT trial_key, n_layers, learning_rate, train_seconds, params_total FROM trials WHERE trial_key IN {_KEYS}
+    SELECT trial_key, n_layers, learning_rate, train_seconds, params_active FROM trials WHERE trial_key IN {_KEYS}
 """
 _REPORTS = f"""
     SELECT trial_key, epoch, train_qa_loss, val_qa_loss FROM reports
@@ -262,7 +262,7 @@ def _trial(
         stage=first["stage"],
         decisions=tuple(Decision(**{name: row[name] for name in names}) for row in rows),
         reports=tuple(reports.get(key, ())),
-        **{name: known.get(name) for name in ("n_layers", "learning_rate", "train_seconds", "params_total")},
+        **{name: known.get(name) for name in ("n_layers", "learning_rate", "train_seconds", "params_active")},
     )
 
 

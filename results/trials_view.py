@@ -27,6 +27,7 @@ _TRIALS_EXTRA = (
     Column("error", pa.string(), "traceback of the newest failure; null when completed"),
     Column("attempts", pa.int64(), "tries at the trial so far"),
     Column("params_total", pa.int64(), "parameters of the model, by the newest attempt"),
+    Column("params_active", pa.int64(), "parameters that one token's pass uses, by the newest attempt"),
     Column("params_trainable", pa.int64(), "parameters that training changes, by the newest attempt"),
     Column("started_at", pa.timestamp("us", tz="UTC"), "when the first attempt started"),
     Column("finished_at", pa.timestamp("us", tz="UTC"), "when the trial reached its status; null while planned or running"),
@@ -121,7 +122,7 @@ TRIALS = f"""
            CASE WHEN NOT is_completed THEN judged.reason END AS stop_reason,
            {", ".join(f"CASE WHEN NOT is_completed THEN latest_failure.{name} END AS {name}" for name in _FAILURE)},
            coalesce(tries.attempts, 0) AS attempts,
-           latest_attempt.params_total, latest_attempt.params_trainable,
+           latest_attempt.params_total, latest_attempt.params_active, latest_attempt.params_trainable,
            spent.started_at,
            CASE WHEN judged.status NOT IN ('planned', 'running')
                 THEN coalesce(latest_attempt.finished_at, judged.happened_at) END AS finished_at,

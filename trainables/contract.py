@@ -104,6 +104,7 @@ class Report:
     expert_loads: tuple[ExpertLoad, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     params_total: int
+    params_active: int  # that one token's pass uses: of expert layers the chosen experts alone
     params_trainable: int
 
 

@@ -36,7 +36,9 @@ def _train(config, context):
 
     for step, (epoch, loss) in enumerate(replayed(), 1):
         metrics = {name: loss if name == "val_qa_loss" else None for name in METRICS}
-        yield Report(step=step, epoch=epoch, samples_seen=step, metrics=metrics, params_total=1, params_trainable=1)
+        yield Report(
+            step=step, epoch=epoch, samples_seen=step, metrics=metrics, params_total=1, params_active=1, params_trainable=1
+        )
 
 
 if _REGISTRY not in sys.modules:

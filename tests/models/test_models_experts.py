@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from st_moe_pytorch import MoE
 
-from trainables.models.experts import ExactMoE, LibraryMoE, route
+from trainables.models.experts import ExactMoE, LibraryMoE, num_active, route
 
 DIM = 16
 
@@ -109,3 +109,11 @@ def test_library_semantics_keep_the_packages_chance_in_evaluation() -> None:
     x_BTD = torch.randn(4, 64, DIM)
     assert not torch.equal(layer(x_BTD).outputs, layer(x_BTD).outputs)
     assert layer.tally.wanted.sum() == 2 * 2 * 4 * 64
+
+
+def test_of_an_expert_layer_two_experts_count_as_active() -> None:
+    layer = ExactMoE(dim=8, num_experts=5)
+    expert = sum(p.numel() for p in layer.experts.experts[0].parameters())
+    total = sum(p.numel() for p in layer.parameters())
+    assert num_active(layer) == total - 3 * expert
+    assert num_active(torch.nn.Linear(3, 4)) == 16

@@ -29,7 +29,9 @@ def writer(storage: Path, patience_seconds: float = 0) -> LedgerWriter:
 
 def a_report(step: int) -> Report:
     metrics = {"train_qa_loss": 1.5, "val_qa_loss": None, "temperature": 0.5}
-    return Report(step=step, epoch=step / 10, samples_seen=step * 8, metrics=metrics, params_total=3, params_trainable=3)
+    return Report(
+        step=step, epoch=step / 10, samples_seen=step * 8, metrics=metrics, params_total=3, params_active=3, params_trainable=3
+    )
 
 
 def test_reports_are_in_the_ledger_as_soon_as_they_are_added(storage: Path) -> None:

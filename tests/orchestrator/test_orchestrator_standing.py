@@ -14,7 +14,7 @@ from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.record import EventLog, LedgerWriter, record_plan
-from orchestrator.standing import Standing, close_lost_attempts, remaining, statuses, unfinished
+from orchestrator.standing import Standing, close_lost_attempts, statuses, unfinished
 from orchestrator.worker import trial_lease
 from results.parts import attempt_part, read_attempts, write_part
 
@@ -92,11 +92,11 @@ def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data
                 done.add(key)
             if what == "failed" and cut == len(steps):
                 failed.add(key)
-        left = [trial.key for trial in remaining(plan, history.storage)]
+        left = [trial.key for trial in unfinished(plan, statuses(history.storage, keys))]
         assert set(left) == set(keys) - done - failed  # nothing twice, and nothing forgotten
         for key in left:
             history.live(key, LIVES["completed"])
-        assert remaining(plan, history.storage) == []
+        assert unfinished(plan, statuses(history.storage, keys)) == []
         retried = unfinished(plan, statuses(history.storage, keys), retry=keys)
         assert {trial.key for trial in retried} == failed
 

@@ -123,7 +123,7 @@ class _Writer:
             "status": status,
             "stop_reason": stop_reason,
             "resumed_step": 0,
-            "params_total": 66_000_000 + 7_087_872 * (point["model.n_layers"] - 3),
+            "params_active": 66_000_000 + 7_087_872 * (point["model.n_layers"] - 3),
             "started_at": self.now,
             "train_seconds": epochs * (8.0 + 2 * point["model.n_layers"]),
             "gpu_seconds": epochs * (9.0 + 2 * point["model.n_layers"]),

@@ -190,7 +190,7 @@ def test_ledger_without_a_search_says_what_to_do(complete: Path) -> None:
 
 
 def test_unknown_objective_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(QueryError, match="objectives of s1 must be of val_qa_loss, train_seconds, params_total, got 'beauty'"):
+    with pytest.raises(QueryError, match="objectives of s1 must be of val_qa_loss, train_seconds, params_active, got 'beauty'"):
         _decided(tmp_path, [SUGGESTED], objectives=["val_qa_loss", "beauty"])
 
 

@@ -46,6 +46,7 @@ class BehaviourContract(TrainableCase):
             assert all(value is None or math.isfinite(value) for value in report.metrics.values())
             assert (report.metrics["val_qa_loss"] is not None) == (report.epoch % 1 == 0)
             assert 0 < report.params_trainable <= report.params_total
+            assert 0 < report.params_active <= report.params_total
 
     def test_the_test_split_is_evaluated_once_at_the_end_with_every_prediction(
         self, config: QAConfig, context: TrialContext

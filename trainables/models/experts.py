@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, Expert, MixtureOfExpertsReturn, MoE
 
-__all__ = ["DenseBlock", "ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "route"]
+__all__ = ["DenseBlock", "ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "num_active", "route"]
 
 
 class Routing(NamedTuple):
@@ -190,6 +190,16 @@ class LibraryMoE(_CountedMoE):
         kept_BTE = (combine[0].sum(dim=-1) > 0) * mask_BT[..., None]
         self.tally.add(wanted_BTE, kept_BTE, probability_BTE, mask_BT)
         return result
+
+
+def num_active(model: torch.nn.Module) -> int:
+    """Parameters that one token's pass through the model uses: of its expert layers, `gate.top_n` experts each."""
+    layers = [module for module in model.modules() if isinstance(module, MoE)]
+    idle = [
+        sum(p.numel() for p in layer.experts.parameters()) * (layer.num_experts - layer.gate.top_n) // layer.num_experts
+        for layer in layers
+    ]
+    return sum(p.numel() for p in model.parameters()) - sum(idle)
 
 
 class DenseBlock(torch.nn.Module):

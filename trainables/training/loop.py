@@ -15,6 +15,7 @@ from torch import nn
 
 from trainables.config import QAConfig
 from trainables.contract import DivergedError, Interrupted, Report, TrialContext
+from trainables.models.experts import num_active
 from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
 from trainables.training.generators import restore_generators, seed_everything, state_of_generators
@@ -132,6 +133,7 @@ class FineTuning:
             expert_loads=tuple(load for part in measured for load in part.expert_loads),
             predictions=tuple(prediction for part in tested for prediction in part.predictions),
             params_total=sum(p.numel() for p in self.model.parameters()),
+            params_active=num_active(self.model),
             params_trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         )
 
