@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -27,6 +28,7 @@ from orchestrator.trial import Trial
 from results.parts import attempt_part, read_attempts, write_part
 from search_spaces.space import Choice, Condition, Float, Int, Space
 from search_spaces.stages import Narrowing
+from trainables.embedded.corpora import corpora_in
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -66,15 +68,22 @@ def small() -> Space:
 def plan_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     """A plan of the embedded preset: keywords are settings of its search, `space` may be an object, `set_` are others."""
     storage = tmp_path_factory.mktemp("corpora")
+    files = corpora_in(storage)  # once: a plan would make them anew each time, to look whether they are the same
+    domains = [f"domains.{name.replace('_', '.')}={path}" for name, path in files.items()]
+
+    @cache
+    def planned(*asked: str) -> Plan:
+        return plan_search(load_preset("embedded", [*domains, *asked]), storage)
 
     def plan(*, space: Space | Narrowing | str = "exbert_embedded", set_: Collection[str] = (), **settings: Any) -> Plan:
-        given = {"trials": 6, "max_epochs": 4, "reports_per_epoch": 1, **settings}
+        given = {"trials": 6, "max_epochs": 4, "reports_per_epoch": 1, "variant": "stopping", **settings}
         if isinstance(space, Narrowing):
             given["strategy"] = "narrowing"
         elif isinstance(space, str):
             given["space"] = space
         asked = [f"search.{name}={value if isinstance(value, str) else str(value).lower()}" for name, value in given.items()]
-        made = plan_search(load_preset("embedded", [*set_, *asked]), storage)
+        from_file = any(each.endswith(".py") for each in asked)  # which may change
+        made = (planned.__wrapped__ if from_file else planned)(*set_, *asked)
         if isinstance(space, str):
             return made
         assert made.search is not None
@@ -91,7 +100,7 @@ def bumpy(trial: Trial, epoch: float) -> float:
 
 
 class TrialFailedError(Exception):
-    """Raised by a loss: the worker fails at this report."""
+    """Raised by a loss: the worker fails at this report, because of its code or as the message says."""
 
 
 @dataclass
@@ -132,7 +141,7 @@ class Driver:
         to_end = self.search.begin(self._log, lambda trial: self.shown.append(trial.key))
         for key, reason in to_end:
             self._close(read_attempts(self.storage, key)[-1], "stopped", reason)
-            self.search.ended(key, "stopped", reason)
+            self.search.ended(key, "stopped", reason, None)
         return to_end
 
     def run(self, after_each_step: Callable[[], object] = lambda: None) -> Driver:
@@ -161,8 +170,9 @@ class Driver:
             self.handed_out.append(trial.key)
             earlier = read_attempts(self.storage, trial.key)
             place = max((row["resumed_step"] + (row["cpu_seconds"] or 0) for row in earlier), default=0)
-            row = {"trial_key": trial.key, "attempt": len(earlier) + 1, "status": "running", "resumed_step": int(place)}
-            self.workers[trial.key] = Worker(trial, {**row, "started_at": self.now(), "params_total": 1000}, int(place))
+            ids = {"trial_key": trial.key, "attempt": len(earlier) + 1, "sweep_id": self.plan.sweep_id}
+            row = {**ids, "status": "running", "resumed_step": int(place), "started_at": self.now(), "params_active": 1000}
+            self.workers[trial.key] = Worker(trial, row, int(place))
             self._write_attempt(self.workers[trial.key].row)
         return trial
 
@@ -182,12 +192,13 @@ class Driver:
         self._write_report(self.workers[key])
 
     def fail(self, key: str, why: str) -> None:
-        """A worker raises, and the policies allow no further attempt."""
+        """A worker raises, and the policies allow no further attempt; "diverged" is a class of failure by itself."""
         worker = self.workers[key]
-        self._close(worker.row, "failed", None)
-        event = {"trial_key": key, "status": "failed", "happened_at": self.now(), "error": why}
+        failure_class = "diverged" if why == "diverged" else "code"
+        self._close({**worker.row, "failure_class": failure_class}, "failed", None)
+        event = {"trial_key": key, "status": "failed", "happened_at": self.now(), "failure_class": failure_class}
         write_part(self.storage, "events", f"failed-{key}-{worker.row['attempt']}", [event])
-        self._let_go(worker, "failed", why)
+        self._let_go(worker, "failed", why, failure_class)
 
     def kill(self, *, at_checkpoint: bool = True) -> None:
         """All ends at once; the next driver finds attempts of dead workers, closed as lost before it looks at anything."""
@@ -226,10 +237,10 @@ class Driver:
         self._close(worker.row, status, reason)
         self._let_go(worker, status, reason)
 
-    def _let_go(self, worker: Worker, status: str, reason: str | None) -> None:
+    def _let_go(self, worker: Worker, status: str, reason: str | None, failure_class: str | None = None) -> None:
         del self.workers[worker.trial.key]
         self.ended.append((worker.trial.key, status))
-        self.search.ended(worker.trial.key, status, reason)
+        self.search.ended(worker.trial.key, status, reason, failure_class)
 
     def _close(self, row: Mapping[str, Any], status: str, reason: str | None) -> None:
         self._write_attempt({**row, "status": status, "stop_reason": reason})
@@ -264,7 +275,7 @@ def recorded(tmp_path: Path) -> Callable[..., None]:
         ids = {"trial_key": trial.key, "attempt": 1}
         rows = [{**ids, "step": n, "epoch": n / per_epoch, "val_qa_loss": loss} for n, loss in enumerate(losses, 1)]
         write_part(tmp_path, "reports", attempt_part(trial.key, 1), rows)
-        sizes = {"params_total": 1000, "train_seconds": 10.0 * len(losses), "startup_seconds": 0.0, "cpu_seconds": len(losses)}
+        sizes = {"params_active": 1000, "train_seconds": 10.0 * len(losses), "startup_seconds": 0.0, "cpu_seconds": len(losses)}
         row = {**ids, "status": status, "resumed_step": 0, "started_at": NOW, **sizes}
         write_part(tmp_path, "attempts", attempt_part(trial.key, 1), [row])
 

@@ -19,7 +19,7 @@ ONE_MIXTURE: dict[str, Any] = {
     "orders": ["shuffled"],
     "shares": [80],
     "recovery": {"checkpoint_seconds": 0},
-    "search": {"space": "exbert_embedded", "control": "distilbert_embedded", "trials": 4, "max_epochs": 2, "grace": 0.5},
+    "search": {"space": "exbert_embedded", "trials": 4, "max_epochs": 2, "grace": 0.5, "variant": "stopping"},
 }
 """A search of four trials of half a second."""
 
@@ -199,7 +199,7 @@ def test_promoted_trials_go_on_where_they_paused(cli: Cli, preset: Path, tmp_pat
 def test_a_narrowing_from_a_file_that_vanishes_is_resumed_as_it_was_frozen(cli: Cli, preset: Path, tmp_path: Path) -> None:
     file, storage = tmp_path / "mine.py", tmp_path / "storage"
     file.write_text(STAGES)
-    narrow = ("--strategy", "narrowing", "--space", str(file), "--max-epochs", "1", "--grace", "1")
+    narrow = ("--strategy", "narrowing", "--space", str(file), "--max-epochs", "1")
     code, _, err = cli(*command(preset, storage, *narrow, "--max-trials", "1"))
     assert (code, "1 of 4 trials done" in err) == (0, True)
     file.unlink()
@@ -243,6 +243,7 @@ def test_the_comparison_follows_its_searches_and_runs_what_they_lack(cli: Cli, s
         (["--strategy", "narrowing", "--space", "papr"], "got 'papr'; did you mean paper?"),
         (["--strategy", "narrowing", "--set", "model.n_layers=2"], "--set model.n_layers fixes what paper varies"),
         (["--strategy", "narrowing", "--warm-start"], "a narrowing asks no sampler: leave out warm_start"),
+        (["--strategy", "narrowing", "--eta", "3"], "so --eta would change nothing; leave it out"),
         (["--set", "search.objectives=[train_seconds]"], "objectives must be val_qa_loss, alone or with"),
         (["--set", "search.trails=3"], "unknown key search.trails; did you mean search.trials?"),
         (["--set", "training.epochs=1"], "--set training.epochs has no effect on a search"),

@@ -125,6 +125,13 @@ def test_whatever_decides_what_is_tried_makes_another_search(plan_of: Plans, oth
     assert plan_of(**other).sweep_id != plan_of().sweep_id
 
 
+@pytest.mark.parametrize(
+    "unread", [{"sampler": "random"}, {"seed": 1}, {"eta": 3}, {"variant": "promotion"}, {"space": "exbert"}]
+)
+def test_what_a_narrowing_does_not_read_makes_no_other_search(plan_of: Plans, unread: dict[str, Any]) -> None:
+    assert plan_of(strategy="narrowing", **unread).sweep_id == plan_of(strategy="narrowing").sweep_id
+
+
 def test_the_order_of_dimensions_makes_another_search(plan_of: Plans) -> None:
     shipped = SHIPPED["exbert_embedded"]
     turned = replace(
@@ -227,12 +234,12 @@ def test_more_trials_renew_the_frozen_plan_and_fewer_do_not(plan_of: Plans, tmp_
         assert load_plan(tmp_path, plan.sweep_id).num_trials == frozen
 
 
-def test_the_corners_of_a_space_have_its_ends_and_those_of_a_narrowing_all_its_points(plan_of: Plans, small: Space) -> None:
-    low, high = plan_of().search.corners()
-    assert (low.config.model.n_layers, high.config.model.n_layers) == (1, 3)
-    assert (low.config.training.learning_rate, high.config.training.learning_rate) == (1e-4, 2e-3)
-    low, high = plan_of(space=small).search.corners()
-    assert (low.config.model.dropout_placement, high.config.model.moe_dropout) == ("none", 0.3)
+def test_the_corners_of_a_space_have_its_ends_and_those_of_a_narrowing_all_its_points(plan_of: Plans) -> None:
+    corners = [trial.config for trial in plan_of().search.corners()]
+    assert {config.model.n_layers for config in corners} == {1, 3}
+    assert {config.training.learning_rate for config in corners} == {1e-4, 2e-3}
+    assert {config.model.dropout_placement for config in corners} == {"none", "before", "after", "both"}
+    assert {config.model.moe_dropout for config in corners} == {0.1, 0.3}
     narrowing = plan_of(strategy="narrowing").search
     assert len(narrowing.corners()) == narrowing.num_trials == 17
 
