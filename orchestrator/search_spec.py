@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,11 +44,11 @@ class SearchSpec:
     @property
     def identity(self) -> str:
         """8 hex digits for all that decides which trials are tried; more of them are the same search."""
-        aside = {"trials", "warm_start", "control"}
+        aside = {"trials", "warm_start", "control", "space", "narrowing"}
         if isinstance(self.space, Narrowing):  # it asks no sampler and stops nothing
-            aside |= {"space", "sampler", "seed", "grace", "eta", "variant"}
+            aside |= {"sampler", "seed", "grace", "eta", "variant"}
         settings = self.settings.model_dump(mode="json", exclude=aside)
-        parts = (settings, self.space.to_json(), self.base.key)
+        parts = (settings, json.dumps(self.space.to_json()), self.base.key)  # in the order of its dimensions, which counts
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:8]
 
     def trial_at(self, values: Mapping[str, Value], number: int) -> Trial:
