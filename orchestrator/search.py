@@ -276,6 +276,11 @@ class Search:
 
     def _rebuild(self, retry: Collection[str]) -> None:
         """Hears the recorded decisions again."""
+        if [row["sequence"] for row in self._rows] != list(range(len(self._rows))):
+            raise SweepError(
+                f"decisions of {self._sweep_id} are missing from the ledger, so it cannot be gone on with; "
+                "`python -m results verify` says which parts are damaged, another --seed starts it anew"
+            )
         trials = suggested_trials(self._spec, self._rows)
         for row in self._rows:
             self._replay(row, trials)

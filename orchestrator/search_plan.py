@@ -64,7 +64,7 @@ def _check_free(preset: Preset, space: Space | Narrowing) -> None:
             if f"{section}.{name}" in varied:
                 raise PlanError(
                     f"--set {section}.{name} fixes what {space.name} varies; leave it out, or give a space of your own "
-                    "in which it is fixed (--set search.space=FILE.py)"
+                    "in which it is fixed (--space FILE.py)"
                 )
             decided = space.name if f"{section}.{name}" in fixed else _DECIDED.get(f"{section}.{name}")
             if decided:

@@ -161,5 +161,5 @@ def _moment(row: Decision, is_timed: bool) -> str | int:
 
 
 def _rung_words(search: Search) -> list[str]:
-    counts = [f"{rung.stopped} of {rung.arrived} stopped at epoch {rung.epochs:g}" for rung in search.rung_counts]
+    counts = [rung.described for rung in search.rung_counts]
     return [", ".join(counts)] if counts else []

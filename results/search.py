@@ -115,12 +115,16 @@ class SearchTrial:
 
 @dataclass(frozen=True)
 class Rung:
-    """How many trials came to a rung, went on from it, and were stopped at it."""
+    """How many trials came to a rung, and how many went on from it."""
 
     epochs: float
     arrived: int
     went_on: int
-    stopped: int
+
+    @property
+    def described(self) -> str:
+        """The rung in a few words."""
+        return f"{self.went_on} of {self.arrived} went on after epoch {self.epochs:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +182,7 @@ class Search:
     def _rung(self, epochs: float) -> Rung:
         arrived = [trial for trial in self.trials if trial.epochs >= epochs * _SLACK]
         held = [t for t in arrived if t.state in ("stopped", "paused") and (t.rung == epochs or t.epochs <= epochs / _SLACK)]
-        stopped = sum(trial.state == "stopped" for trial in held)
-        return Rung(epochs, len(arrived), len(arrived) - len(held), stopped)
+        return Rung(epochs, len(arrived), len(arrived) - len(held))
 
 
 def search_ids(ledger: Ledger) -> list[str]:

@@ -39,7 +39,7 @@ def search_table(search: Search, limit: int | None = None) -> pa.Table:
 def search_summary(search: Search) -> str:
     """The search in a line."""
     parts = [_best(search), _epochs(search)]
-    parts += [f"{rung.stopped} of {rung.arrived} stopped at epoch {rung.epochs:g}" for rung in search.rung_counts]
+    parts += [rung.described for rung in search.rung_counts]
     parts += [f"its sampler was told of {len(search.warm)} earlier trials"] if search.warm else []
     return f"{search.sweep_id}: {'; '.join(parts)}"
 

@@ -66,9 +66,9 @@ def search_campaign(
 ) -> Campaign:
     """The same for a search with early stopping, in both its variants."""
     folder = tmp_path_factory.mktemp("search")
-    search = {"space": "exbert_embedded", "trials": 4, "max_epochs": 2, "grace": 0.5, "eta": 2, "variant": request.param}
+    search = {"space": "exbert_embedded", "trials": 4, "max_epochs": 2, "grace": 0.5, "eta": 2}
     preset = write_preset(folder, **SMALL, search=search)
-    return Campaign.of(server, ["search", "--preset", str(preset), "--yes"], folder, tally)
+    return Campaign.of(server, ["search", "--preset", str(preset), "--variant", request.param, "--yes"], folder, tally)
 
 
 @pytest.fixture
