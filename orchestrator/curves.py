@@ -51,7 +51,7 @@ def saved_table(rows: pa.Table) -> Table:
     Saved: epochs not trained, hours of trials. Regret: the winner's final loss above the best of all. Best: share without.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in ("variant", "grace", "eta", "slots", "saved %", "saved h", "regret", "best", "wall s"):
+    for heading in ("variant", "grace", "eta", "slots", "saved %", "saved h", "regret", "best"):
         table.add_column(heading, no_wrap=True)
     for row in rows.to_pylist():
         percent = {name: 100 * value for name, value in row.items() if name.startswith("epochs_saved_share")}
@@ -64,7 +64,6 @@ def saved_table(rows: pa.Table) -> Table:
             f"{row['seconds_saved_median'] / 3600:.2f}",
             _interval(row, "regret", ".3f"),
             f"{row['found_best']:.0%}",
-            f"{row['wall_seconds_median']:.0f}",
         )
     return table
 
