@@ -46,8 +46,14 @@ def fig3(grid: Grid) -> Chart:
 
 
 def fig6(grid: Grid) -> Chart:
-    """Lines: EM on each domain by mixture, ExBERT solid and the baseline dotted, shuffled (paper, Fig. 6)."""
+    """Lines: EM on each domain by mixture, ExBERT solid and the baseline dotted, shuffled (paper, Fig. 6).
+
+    A comparison of what searches found has all its models, the one with experts solid.
+    """
     models = [name for name in (grid.contender, *grid.trainables[:1]) if name]
+    searched = [name for name in grid.trainables if name.endswith(":searched")]
+    if searched:
+        models = [*sorted(searched, key=lambda name: name.startswith("distilbert")), *grid.trainables[:1]]
     rows = [row for name in models for row in _measured(grid, name, "shuffled")]
     rows += _published(grid, [paper.TUNED, paper.BASELINE], "shuffled", models[0] if models else "")
     names = " and ".join(paper.model_title(name) for name in models) or "ExBERT and V-DB"
@@ -61,7 +67,7 @@ def fig6(grid: Grid) -> Chart:
         "model:N",
         title="Model",
         sort=titles,
-        scale=alt.Scale(domain=titles, range=[[1, 0], [2, 4]][: len(titles)]),
+        scale=alt.Scale(domain=titles, range=[[1, 0], *[[7, 4]] * (len(titles) - 2), [2, 4]][-len(titles) :]),
         legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#777", symbolStrokeWidth=2.5, symbolSize=400),
     )
     lines = ours.mark_line(strokeWidth=2.5).encode(y=_y(), strokeDash=dash)

@@ -69,7 +69,8 @@ def exact_match(trainable: str, share: int, order: str, seed: int, domain: str) 
     """Percent; rises with the domain's share, a little higher for ExBERT, with noise from a seeded generator."""
     own = share if domain == "squad" else 100 - share
     top, floor = (52.0, 5.0) if domain == "squad" else (68.0, 38.0)
-    gain = {"distilbert": 0.0, "exbert": 1.0, "exbert:tuned": 9.0}[trainable]
+    gains = {"distilbert": 0.0, "exbert": 1.0, "exbert:tuned": 9.0, "distilbert:searched": 3.0, "exbert:searched": 8.0}
+    gain = gains[trainable]
     noise = random.Random(f"{trainable}/{share}/{order}/{seed}/{domain}").uniform(-0.6, 0.6)
     return round(floor + (top - floor) * (own / 100) ** 0.4 + gain + noise, 3)
 

@@ -52,6 +52,14 @@ def test_fig3_has_grouped_bars_by_ratio_for_each_order(complete: Path) -> None:
     assert [(row["ratio"], row["em"], row["section"]) for row in _rows(spec, "paper")] == [("100:0", 52.0, "§3.2, Fig. 3")] * 2
 
 
+def test_fig6_draws_all_models_of_a_comparison_of_searches(tmp_path: Path) -> None:
+    compared = ("distilbert", "distilbert:searched", "exbert:searched")
+    synthetic_ledger(tmp_path, trainables=compared, orders=("shuffled",))
+    scale = _layers(fig6(_grid(tmp_path)).to_dict())[0]["encoding"]["strokeDash"]["scale"]
+    assert scale["domain"] == ["exbert:searched", "distilbert:searched", "V-DB (DistilBERT)"]
+    assert scale["range"] == [[1, 0], [7, 4], [2, 4]]
+
+
 def test_fig6_draws_the_tuned_variant_solid_and_the_baseline_dotted(seeded: Path) -> None:
     spec = fig6(_grid(seeded)).to_dict()
     assert [layer["mark"]["type"] for layer in _layers(spec)] == ["line", "point", "rule", "point"]
