@@ -16,10 +16,11 @@ def test_a_driver_killed_after_each_of_its_decisions_decides_as_if_it_had_not_be
     places = decided(search_campaign)
     assert len(places) >= 16  # 4 suggestions, 4 first reports, what goes on
     if "promotion" in search_campaign.command:  # all of them: by `make test-faults`
-        places = sorted(search_campaign.random.sample(places, 8))
+        places = sorted(search_campaign.random.sample(places, 5))
     assert search_campaign.kill_at_boundaries(places, empty=False) == []
 
 
+@pytest.mark.faults
 def test_a_search_killed_before_a_decision_is_on_disk_makes_it_again(search_campaign: Campaign) -> None:
     names = search_campaign.recording.names
     before = [place for place, name in enumerate(names) if name in (("decisions", "torn"), ("decisions", "opened"))]
