@@ -17,7 +17,8 @@ _CURVES = """
     SELECT trial_key, any_value(epochs) AS epochs, any_value(train_seconds) / any_value(epochs) AS seconds_per_epoch,
            list(epoch ORDER BY step) AS at, list(val_qa_loss ORDER BY step) AS losses
     FROM trials JOIN reports USING (trial_key)
-    WHERE status = 'completed' AND attempts = 1 AND val_qa_loss IS NOT NULL
+    WHERE status = 'completed' AND val_qa_loss IS NOT NULL
+      AND trial_key NOT IN (SELECT trial_key FROM attempts WHERE status IN ('lost', 'failed'))
       AND ($sweep IS NULL OR trial_key IN (SELECT trial_key FROM plans WHERE sweep_id = $sweep))
     GROUP BY trial_key ORDER BY trial_key
 """
@@ -26,7 +27,7 @@ _CURVES = """
 def load_curves(storage: Path, sweep_id: str | None) -> tuple[list[Curve], float]:
     """Validation losses by epoch of completed trials, and the epochs that they all have.
 
-    Trials that took several attempts are left out, for their seconds do not tell what an epoch costs. Of trials planned for
+    Trials with a lost or failed attempt are left out, for their seconds do not tell what an epoch costs. Of trials planned for
     different numbers of epochs the most frequent number counts.
 
     Raises:

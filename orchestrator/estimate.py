@@ -18,7 +18,7 @@ _PAST = """
 SELECT architecture, n_layers, num_experts, device, data->>'encoder' AS encoder,
        CAST(config->'training'->>'max_length' AS INTEGER) AS max_length,
        median((train_seconds + startup_seconds) / (mixture_size * epochs)) AS seconds_per_example
-FROM trials WHERE status = 'completed' AND attempts = 1
+FROM trials WHERE status = 'completed' AND trial_key NOT IN (SELECT trial_key FROM attempts WHERE status IN ('lost', 'failed'))
 GROUP BY ALL ORDER BY count(*) DESC
 """
 

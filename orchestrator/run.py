@@ -151,6 +151,8 @@ def search(
     if then_compare:
         plan = plan_comparison(chosen, [winner_of(plan_search(each, root), root) for each in searches])
         codes.append(run(plan))
+        epochs = {f"{trial.label} {trial.config.training.epochs}" for trial in plan.trials}
+        say(f"epochs: {', '.join(sorted(epochs))}; the untuned model has the preset's")
         say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
     raise typer.Exit(max(codes))
 

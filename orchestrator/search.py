@@ -199,14 +199,16 @@ class Search:
     def _next(self) -> _Tried | None:
         if self._waiting:
             return self._waiting.popleft()
-        while (promoted := self._promote()) is not None:
-            if promoted.state == "running" and promoted.trial.key not in self._out:
+        while True:  # until a trial has to be trained: what the ledger knows is heard at once, and may promote others
+            promoted = self._promote()
+            if promoted is None and len(self._tried) >= self._most:
+                return None
+            if promoted is None:
+                suggested = self._suggest(len(self._tried))
+                if suggested is None or suggested.state == "running":
+                    return suggested
+            elif promoted.state == "running" and promoted.trial.key not in self._out:
                 return promoted
-        while len(self._tried) < self._most:
-            suggested = self._suggest(len(self._tried))
-            if suggested is None or suggested.state == "running":
-                return suggested
-        return None
 
     def _promote(self) -> _Tried | None:
         """The paused trial to take up again; one whose worker has not let go of it yet, or that has ended, may come too."""

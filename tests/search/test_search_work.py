@@ -245,3 +245,18 @@ def test_points_are_recorded_as_they_were_suggested(plan_of: Plans, driver: Driv
         assert plan.search.trial_at(values, row["number"]).key == row["trial_key"]
         assert (row["stage"], row["parent_key"]) == (None, None)
     assert running.shown == running.handed_out
+
+
+def test_trials_that_the_ledger_answers_are_promoted_among_each_other(
+    plan_of: Plans, driver: Drivers, decisions: Decisions, tmp_path: Path
+) -> None:
+    """Nobody runs while the last of them is heard, so no later report asks for a promotion."""
+    whole = plan_of(trials=4, variant="stopping", grace=float(plan_of().search.settings.max_epochs))
+    driver(whole).run()  # trains every trial to its end
+    again = plan_of(trials=4, variant="promotion")
+    assert again.sweep_id != whole.sweep_id
+    running = driver(again).run()
+    assert running.handed_out == []
+    assert decisions(again, "promoted")
+    assert [row["action"] for row in decisions(again, "ended")].count("completed") >= 1
+    assert running.search._asha.promotable() is None
