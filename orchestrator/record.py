@@ -221,12 +221,15 @@ class AttemptRecorder:
         self._writer.write("attempts", self._part, [self._attempt_row])
 
     def add(self, report: Report, wall_seconds: float) -> None:
-        """Records one report in all tables that it has rows for. Raises StorageError."""
+        """Records one report in all tables that it has rows for. Raises StorageError.
+
+        `reports` comes last: a search that finds a report there may never run the trial again.
+        """
         ids = {**self._ids, "step": report.step}
-        self._extend("reports", [_report_row(report, ids, wall_seconds)])
         self._extend("evaluations", ({**ids, **asdict(evaluation)} for evaluation in report.evaluations))
         self._extend("routing", ({**ids, **asdict(load)} for load in report.expert_loads))
         self._extend("predictions", ({**self._ids, **asdict(prediction)} for prediction in report.predictions))
+        self._extend("reports", [_report_row(report, ids, wall_seconds)])
 
     def _extend(self, table: str, rows: Iterable[dict[str, Any]]) -> None:
         new = list(rows)

@@ -121,11 +121,18 @@ def _close_if_dead(row: dict[str, Any], storage: Path, writer: LedgerWriter) -> 
 
 
 def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:
-    """Says of trials that are still called running that they were lost with their driver."""
+    """Says what became of trials that went down with their driver: stopped, if their worker still said so, else lost."""
     planned = {trial.key for trial in plan.trials}
-    for row in Ledger(storage).sql("SELECT trial_key, attempts FROM trials WHERE status = 'running'").to_pylist():
-        if row["trial_key"] in planned and _is_dead(storage, row["trial_key"]):
-            events.add(row["trial_key"], "lost", attempt=row["attempts"], reason="its driver ended")
+    query = "SELECT trial_key, status, attempts FROM trials WHERE status IN ('running', 'lost')"
+    for row in Ledger(storage).sql(query).to_pylist():
+        trial_key = row["trial_key"]
+        if trial_key not in planned or not _is_dead(storage, trial_key):
+            continue
+        newest = next(reversed(read_attempts(storage, trial_key)), None)
+        if newest is not None and newest["status"] == "stopped":
+            events.add(trial_key, "stopped", attempt=newest["attempt"], reason=newest["stop_reason"])
+        elif row["status"] == "running":
+            events.add(trial_key, "lost", attempt=row["attempts"], reason="its driver ended")
 
 
 def _is_dead(storage: Path, trial_key: str) -> bool:

@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ from orchestrator import record
 from orchestrator.errors import StorageError
 from orchestrator.record import AttemptRecorder, EventLog, LedgerWriter, RunLog, close_attempt
 from results.ledger import Ledger
-from trainables.contract import Report
+from results.parts import write_part
+from results.schema import TABLES
+from trainables.contract import Evaluation, ExpertLoad, Prediction, Report
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ATTEMPT = {"trial_key": "0" * 16, "attempt": 1, "sweep_id": "grid-1", "status": "running", "resumed_step": 0, "started_at": NOW}
@@ -43,6 +47,33 @@ def test_reports_are_in_the_ledger_as_soon_as_they_are_added(storage: Path) -> N
     assert len(list((storage / "ledger" / "reports").glob("*.parquet"))) == 1
     extra = Ledger(storage).sql("SELECT extra['temperature'] AS t FROM reports").to_pylist()
     assert extra == [{"t": 0.5}] * 2
+
+
+def test_a_report_that_the_ledger_shows_has_all_its_rows_there(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores: dict[str, float] = {"em": 50.0, "f1": 50.0}
+    more = {"em_raw": 50.0, "contains_gold": 50.0, "mean_answer_tokens": 2.0}
+    report = replace(
+        a_report(5),
+        evaluations=(Evaluation(split="val", domain="squad", examples=2, qa_loss=1.0, **scores, **more),),
+        expert_loads=(
+            ExpertLoad(split="val", domain="squad", layer=0, expert=0, load_share=1.0, mean_gate=1.0, dropped_share=0.0),
+        ),
+        predictions=(
+            Prediction(domain="squad", example_id="1", question="?", gold=("a",), prediction="a", score=1.0, **scores),
+        ),
+    )
+    seen = []
+
+    def write_and_look(storage: Path, table: str, part: str, rows: list[dict[str, Any]]) -> None:
+        write_part(storage, table, part, rows)
+        seen.append({name for name in TABLES if any(storage.glob(f"ledger/{name}/*.parquet"))})
+
+    recorder = AttemptRecorder(writer(storage), dict(ATTEMPT))
+    monkeypatch.setattr(record, "write_part", write_and_look)  # a kill may come after any write
+    recorder.add(report, wall_seconds=1)
+    complete = {"attempts", "reports", "evaluations", "routing", "predictions"}
+    assert [tables for tables in seen if "reports" in tables] == [complete]
+    assert len(seen) == 4
 
 
 def test_a_storage_that_is_away_for_a_while_loses_nothing(storage: Path) -> None:

@@ -14,7 +14,7 @@ from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.record import EventLog, LedgerWriter, record_plan
-from orchestrator.standing import Standing, close_lost_attempts, statuses, unfinished
+from orchestrator.standing import Standing, close_lost_attempts, mark_lost, statuses, unfinished
 from orchestrator.worker import trial_lease
 from results.parts import attempt_part, read_attempts, write_part
 
@@ -115,6 +115,33 @@ def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data
 )
 def test_only_what_is_completed_is_done(standing: Standing, is_done: bool, is_failed: bool) -> None:
     assert (standing.is_done, standing.is_failed) == (is_done, is_failed)
+
+
+@pytest.mark.parametrize(
+    ("what", "stands"),
+    [
+        ("stopped by a search", Standing("stopped", "asha (rung 1)")),
+        ("interrupted", Standing("stopped", "interrupted")),
+        ("lost", Standing("lost", "its driver ended")),
+        ("failed once", Standing("lost", "its driver ended")),
+        ("completed", Standing("completed")),
+    ],
+)
+def test_a_trial_stands_as_its_worker_said_even_if_its_driver_died_before_it_could(
+    plan: Plan, tmp_path: Path, what: str, stands: Standing
+) -> None:
+    history, key = History(plan, tmp_path), plan.trials[0].key
+    history.live(key, LIVES[what][:3])
+    mark_lost(plan, tmp_path, history.events)
+    assert statuses(tmp_path, [key]) == {key: stands}
+
+
+def test_a_trial_that_its_driver_gave_up_on_stands_as_its_worker_said_later(plan: Plan, tmp_path: Path) -> None:
+    history, key = History(plan, tmp_path), plan.trials[0].key
+    history.live(key, LIVES["stopped by a search"][:3])
+    history.events.add(key, "lost", reason="interrupted")
+    mark_lost(plan, tmp_path, history.events)
+    assert statuses(tmp_path, [key]) == {key: Standing("stopped", "asha (rung 1)")}
 
 
 @pytest.mark.parametrize("meanwhile", ["running", "completed"])
