@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.decisions import with_suggested
 from orchestrator.errors import SweepError
 from orchestrator.plan import Plan, make_trial
 from orchestrator.preset import Preset
@@ -34,7 +35,7 @@ def winner_of(plan: Plan, storage: Path) -> Trial:
     rows = Ledger(storage).sql(_BEST, {"sweep": plan.sweep_id}).to_pylist()
     if not rows:
         raise SweepError(f"no trial of {plan.sweep_id} has completed, so there is no winner to compare; go on with the search")
-    return next(trial for trial in plan.trials if trial.key == rows[0]["trial_key"])
+    return next(trial for trial in with_suggested(plan, storage).trials if trial.key == rows[0]["trial_key"])
 
 
 def plan_comparison(preset: Preset, winners: Sequence[Trial]) -> Plan:

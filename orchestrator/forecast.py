@@ -14,7 +14,6 @@ from orchestrator.machine import num_gpus
 from orchestrator.preset import Resources
 from orchestrator.search_spec import SearchSpec
 from orchestrator.simulate import Curve, Settings, Simulated, SimulationError, simulate
-from search_spaces.space import Space, Value
 from search_spaces.stages import Narrowing
 
 __all__ = ["Forecast", "RungForecast", "forecast"]
@@ -57,7 +56,8 @@ class Forecast:
 def forecast(spec: SearchSpec, storage: Path, resources: Resources) -> Forecast:
     """Survivors by simulation on recorded curves where there are enough, else as if losses kept their order from the start."""
     settings, trials = spec.settings, spec.num_trials
-    sample = [spec.trial_at(values, 0) for values in _sample(spec)]
+    points = spec.space.points() if isinstance(spec.space, Narrowing) else spec.space.sample(_POINTS, random.Random(0))
+    sample = [spec.trial_at(values, 0) for values in points]
     cost = estimate(sample, storage, resources)
     known = len(sample) - cost.unknown
     seconds_per_epoch = cost.trial_seconds / known / settings.max_epochs if known else None
@@ -104,18 +104,3 @@ def _rungs(rungs: Sequence[float], searches: Sequence[Simulated], trials: int) -
         rows.append(RungForecast(rung, arrive, arrive - stay))
         arrive -= stay
     return tuple(rows)
-
-
-def _sample(spec: SearchSpec) -> list[dict[str, Value]]:
-    generator = random.Random(0)
-    if isinstance(spec.space, Narrowing):
-        return [point for stage in spec.space.stages for point in stage.points(spec.space.start)]
-    return [_draw(spec.space, generator) for _ in range(_POINTS)]
-
-
-def _draw(space: Space, generator: random.Random) -> dict[str, Value]:
-    values: dict[str, Value] = {}
-    for name, dimension in space.dimensions.items():
-        if name in space.active(values):
-            values[name] = dimension.draw(generator)
-    return values

@@ -104,7 +104,8 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
         from orchestrator.ray_environment import set_ray_environment
 
         set_ray_environment(address)
-        from orchestrator.ray_backend import RayBackend, ray_session
+        from orchestrator.ray_backend import RayBackend
+        from orchestrator.ray_cluster import ray_session
 
         with ray_session(address):
             yield RayBackend(plan.preset.resources)

@@ -1,13 +1,16 @@
-"""The options that several commands have in common."""
+"""The options that several commands have in common, and what they make of a plan."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from orchestrator.budget import Budget, parse_stop_at
 from orchestrator.launch import BackendName
+from orchestrator.plan import Plan
 
 __all__ = [
     "AddressOption",
@@ -34,6 +37,8 @@ __all__ = [
     "VariantOption",
     "WarmStartOption",
     "YesOption",
+    "budget_of",
+    "with_kept",
 ]
 
 
@@ -75,3 +80,19 @@ VariantOption = Annotated[str | None, typer.Option("--variant", help="stopping, 
 MaxEpochsOption = Annotated[int | None, typer.Option("--max-epochs", help="Epochs of a trial that is never stopped.")]
 SearchSeedOption = Annotated[int | None, typer.Option("--seed", help="Of the suggestions.")]
 WarmStartOption = Annotated[bool, typer.Option("--warm-start", help="Learn from fitting trials in the ledger.")]
+
+
+def with_kept(plan: Plan, keep: Keep | None) -> Plan:
+    """The plan with another choice of which weights stay; not part of what it runs."""
+    if keep is None:
+        return plan
+    recovery = plan.preset.recovery.model_copy(update={"keep_checkpoints": keep.value})
+    return replace(plan, preset=plan.preset.model_copy(update={"recovery": recovery}))
+
+
+def budget_of(
+    plan: Plan, max_gpu_hours: float | None, max_hours: float | None, max_trials: int | None, stop_at: str | None
+) -> Budget:
+    """The budget that the options give. Raises SweepError for a `stop_at` that names no metric of the plan."""
+    goal = None if stop_at is None else parse_stop_at(stop_at, list(plan.preset.domains))
+    return Budget(gpu_hours=max_gpu_hours, hours=max_hours, trials=max_trials, stop_at=goal)

@@ -92,7 +92,7 @@ class Search:
         self._rows = load_decisions(storage, plan.sweep_id)
         self._rebuild(retry)
         self.total = self._most = max(self._spec.num_trials, len(self._tried))
-        if self._spec.size is not None and self._tried and not self._running():
+        if self._spec.space.size is not None and self._tried and not self._running():
             self._look_ahead()
 
     @property

@@ -14,7 +14,7 @@ from orchestrator.errors import PlanError
 from orchestrator.search_settings import SearchSettings
 from orchestrator.trial import Trial, canonical_json
 from search_spaces.config_fields import nested, reasons
-from search_spaces.space import Choice, Space, Value
+from search_spaces.space import Space, Value
 from search_spaces.stages import Narrowing
 from trainables.registry import settings_of
 
@@ -28,11 +28,6 @@ class SearchSpec:
     settings: SearchSettings
     space: Space | Narrowing
     base: Trial
-
-    @property
-    def size(self) -> int | None:
-        """How many points there are; None: no end of them."""
-        return self.space.size
 
     @property
     def num_trials(self) -> int:
@@ -70,14 +65,8 @@ class SearchSpec:
 
     def corners(self) -> list[Trial]:
         """Trials at the ends of every range and with every listed value: what these can have, all can."""
-        if isinstance(self.space, Narrowing):
-            tried = [point for stage in self.space.stages for point in stage.points(self.space.start)]
-        else:
-            listed = {name: each.values for name, each in self.space.dimensions.items() if isinstance(each, Choice)}
-            choices = [(name, value) for name, values in listed.items() for value in values]
-            tried = [_corner(self.space, end, {}) for end in (0, -1)]
-            tried += [_corner(self.space, end, {name: value}) for name, value in choices for end in (0, -1)]
-        return [self.trial_at(values, number) for number, values in enumerate(tried)]
+        points = self.space.points() if isinstance(self.space, Narrowing) else self.space.corners()
+        return [self.trial_at(values, number) for number, values in enumerate(points)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same search."""
@@ -92,15 +81,6 @@ class SearchSpec:
             space=kind.from_json(value["space"]),
             base=Trial.from_json(value["base"]),
         )
-
-
-def _corner(space: Space, end: int, given: Mapping[str, Value]) -> dict[str, Value]:
-    """Every dimension at its first or last value but those `given`, as far as they apply."""
-    values: dict[str, Value] = {}
-    for name, dimension in space.dimensions.items():
-        if name in space.active(values):
-            values[name] = given.get(name, dimension.ends[end])
-    return values
 
 
 def _short(value: Value) -> str:

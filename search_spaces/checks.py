@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from search_spaces.config_fields import allowed, fields_of, nearest, nested, reasons, refused
 from search_spaces.dimensions import Choice, Condition, Dimension, Float, Int, Value
+from search_spaces.grid import make_point
 from trainables.config import QAConfig
 from trainables.registry import settings_of
 
@@ -98,10 +99,7 @@ def _check_points(config: type[QAConfig], dimensions: Mapping[str, Dimension], f
     """Settings may each be in range and yet refuse each other, such as a stride above max_length."""
     generator = random.Random(0)
     for _ in range(_NUM_PROBES):
-        point: dict[str, Value] = {}
-        for name, dimension in dimensions.items():
-            if dimension.when is None or dimension.when.holds(point):
-                point[name] = dimension.draw(generator)
+        point = make_point(dimensions, lambda _, dimension: dimension.draw(generator))
         try:
             config.model_validate(nested({**fixed, **point}))
         except ValidationError as error:

@@ -1,12 +1,12 @@
-"""All combinations of dimensions' values, those under a condition only where it holds."""
+"""Points made of dimensions' values, those under a condition only where it holds: one, or all combinations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from search_spaces.dimensions import Dimension, Value
 
-__all__ = ["continuous", "grid_points", "grid_size"]
+__all__ = ["continuous", "grid_points", "grid_size", "make_point"]
 
 Dimensions = Mapping[str, Dimension]
 
@@ -14,6 +14,15 @@ Dimensions = Mapping[str, Dimension]
 def continuous(dimensions: Dimensions) -> list[str]:
     """The names of those with too many values to list."""
     return [name for name, dimension in dimensions.items() if dimension.values is None]
+
+
+def make_point(dimensions: Dimensions, value_of: Callable[[str, Dimension], Value]) -> dict[str, Value]:
+    """One point, with `value_of` each dimension that applies given the values before it."""
+    point: dict[str, Value] = {}
+    for name, dimension in dimensions.items():
+        if dimension.when is None or dimension.when.holds(point):
+            point[name] = value_of(name, dimension)
+    return point
 
 
 def grid_points(dimensions: Dimensions) -> Iterator[dict[str, Value]]:

@@ -14,6 +14,7 @@ Space(
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from search_spaces.checks import check_space
 from search_spaces.config_fields import nearest, nested
 from search_spaces.dimensions import Choice, Condition, Dimension, Float, Int, Value
-from search_spaces.grid import grid_points, grid_size
+from search_spaces.grid import grid_points, grid_size, make_point
 from search_spaces.plain import check_keys, dimensions_from_json, dimensions_to_json
 
 __all__ = ["Choice", "Condition", "Dimension", "Float", "Int", "Space", "Value"]
@@ -120,6 +121,20 @@ class Space:
             return grid_points(self.dimensions)
         except ValueError as error:
             raise ValueError(f"space {self.name}: {error}") from error
+
+    def corners(self) -> list[dict[str, Value]]:
+        """Points at both ends of every range and with every listed value."""
+        listed = [(name, value) for name, each in self.dimensions.items() if isinstance(each, Choice) for value in each.values]
+        given: list[dict[str, Value]] = [{}, *({name: value} for name, value in listed)]
+        return [self._corner(end, values) for values in given for end in (0, -1)]
+
+    def sample(self, num_points: int, generator: random.Random) -> list[dict[str, Value]]:
+        """Points drawn at random, each dimension by its own scale."""
+        return [make_point(self.dimensions, lambda _, each: each.draw(generator)) for _ in range(num_points)]
+
+    def _corner(self, end: int, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Every dimension at its first or last value but those `given`."""
+        return make_point(self.dimensions, lambda name, dimension: given.get(name, dimension.ends[end]))
 
     def _why_superfluous(self, name: str, values: Mapping[str, Value]) -> str:
         dimension = self.dimensions.get(name)

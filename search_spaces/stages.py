@@ -64,6 +64,10 @@ class Narrowing:
         """How many points all stages try."""
         return sum(stage.size for stage in self.stages)
 
+    def points(self) -> list[dict[str, Value]]:
+        """What all stages try, each as if the start had won those before it."""
+        return [point for stage in self.stages for point in stage.points(self.start)]
+
     def to_json(self) -> dict[str, Any]:
         """The narrowing as JSON-ready values, for `from_json`."""
         stages = [{"name": stage.name, "dimensions": dimensions_to_json(stage.dimensions)} for stage in self.stages]

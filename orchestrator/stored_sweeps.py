@@ -1,0 +1,78 @@
+"""The sweeps of a storage: named, the unfinished ones, and what failed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from orchestrator.console import say
+from orchestrator.errors import SweepError
+from orchestrator.frozen import load_plan, sweep_ids
+from orchestrator.plan import Plan
+from orchestrator.standing import statuses
+from orchestrator.sweep import work_of
+
+__all__ = ["existing_storage", "failed_keys", "load_sweep", "local_storage", "readable_sweeps", "unfinished_sweeps"]
+
+
+def local_storage(storage: str) -> Path:
+    """The folder that `--storage` names. Raises SweepError for a URI."""
+    if "://" in storage:
+        raise SweepError(
+            f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI"
+        )
+    return Path(storage).expanduser().resolve()
+
+
+def existing_storage(storage: str) -> Path:
+    """The same of a folder that is there. Raises SweepError."""
+    root = local_storage(storage)
+    if not root.is_dir():
+        raise SweepError(f"there is no storage {root}; name another with --storage or $SWEEPS_STORAGE, or run a grid first")
+    return root
+
+
+def failed_keys(plan: Plan, storage: Path) -> frozenset[str]:
+    """The trials of a sweep that have failed for good."""
+    known = statuses(storage, (trial.key for trial in plan.trials))
+    return frozenset(key for key, how in known.items() if how.is_failed)
+
+
+def load_sweep(storage: Path, sweep_id: str) -> Plan:
+    """The sweep as it was frozen. Raises SweepError, with the nearest id where there is none of that name."""
+    try:
+        return load_plan(storage, sweep_id)
+    except FileNotFoundError:
+        known = sweep_ids(storage)
+        nearest = get_close_matches(sweep_id, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(known) or 'none'}"
+        raise SweepError(f"no sweep {sweep_id!r} in {storage}{hint}") from None
+    except (ValueError, KeyError) as error:
+        raise SweepError(
+            f"sweep {sweep_id} cannot be read: {error}; run the sweep's own command again, which writes its plan anew "
+            "(`python -m results verify` lists what else is wrong)"
+        ) from error
+
+
+def unfinished_sweeps(storage: Path) -> Iterator[Plan]:
+    """The sweeps that have something left to run, the newest first; says which cannot be told."""
+    for plan in readable_sweeps(storage, sweep_ids(storage)):
+        try:
+            left = work_of(plan, storage).num_left
+        except SweepError as error:
+            say(f"passed over: {plan.sweep_id}: {error}")
+            continue
+        if left:
+            yield plan
+
+
+def readable_sweeps(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:
+    """The sweeps that this version can read; says which it cannot."""
+    for each in ids:
+        try:
+            plan = load_sweep(storage, each)
+        except SweepError as error:
+            say(f"passed over: {error}")
+            continue
+        yield plan
