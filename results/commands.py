@@ -1,0 +1,102 @@
+"""What the commands of `python -m results` have in common: options, one-line errors, output."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from results.errors import LedgerError, LedgerWarning
+from results.formats import FORMATS, encode, to_rich_text
+from results.ledger import Ledger
+from results.parts import open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "DEFAULT_STORAGE",
+    "FormatOption",
+    "OutputOption",
+    "SearchOption",
+    "StorageOption",
+    "SweepOption",
+    "emit",
+    "existing_ledger",
+    "one_line_errors",
+    "say_notes",
+    "store",
+    "write_file",
+]
+
+DEFAULT_STORAGE = "./sweeps-data"
+
+StorageOption = Annotated[
+    str, typer.Option(envvar="SWEEPS_STORAGE", help="Local path or URI that holds the ledger.", show_default=True)
+]
+FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
+SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
+SearchOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest search.")]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a user can act on becomes one line on stderr and exit 2; skipped parts become warning lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LedgerWarning)
+        warnings.showwarning = lambda message, *_args, **_rest: typer.echo(f"warning: {message}", err=True)
+        try:
+            yield
+        except BrokenPipeError:
+            # The reader left early (`| head`); Click ends quietly.
+            raise
+        except (LedgerError, ValueError, OSError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+
+
+def existing_ledger(storage: str) -> Ledger:
+    """The ledger of a storage that has one. Raises LedgerMissingError."""
+    ledger = Ledger(storage)
+    ledger.require()
+    return ledger
+
+
+def emit(table: pa.Table, format_name: str, output: Path | None) -> None:
+    """Writes a table to stdout or a file: for a terminal as wide as that, else as `format_name` says."""
+    if output is not None:
+        write_file(output, encode(table, format_name))
+    elif format_name == "table" and sys.stdout.isatty():
+        typer.echo(to_rich_text(table, width=shutil.get_terminal_size().columns), nl=False)
+    elif format_name == "parquet" and sys.stdout.isatty():
+        raise ValueError("parquet is binary and stdout is a terminal; add --output FILE or redirect")
+    else:
+        sys.stdout.buffer.write(encode(table, format_name))
+        sys.stdout.buffer.flush()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole and names it on stderr."""
+    place = open_storage(path)
+    place.write(place.root, content)
+    typer.echo(str(path), err=True)
+
+
+def store(ledger: Ledger, relative: str, content: bytes) -> None:
+    """Writes a file of the storage and names it on stdout."""
+    path = ledger.storage.path(relative)
+    ledger.storage.write(path, content)
+    typer.echo(path)
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """Talk goes to stderr."""
+    for note in notes:
+        typer.echo(note, err=True)

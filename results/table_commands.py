@@ -1,0 +1,139 @@
+"""`python -m results table NAME`: one command a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from results.commands import (
+    DEFAULT_STORAGE,
+    FormatOption,
+    OutputOption,
+    SearchOption,
+    StorageOption,
+    SweepOption,
+    emit,
+    existing_ledger,
+    one_line_errors,
+    say_notes,
+)
+from results.ledger import Ledger
+
+if TYPE_CHECKING:
+    from results.grid import Grid
+
+__all__ = ["tables"]
+
+tables = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, a search, spending, trials."
+)
+
+
+@tables.command()
+def grid(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    metric: Annotated[str, typer.Option(help="em | f1, in percent.")] = "em",
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Scores by share of the mixture, differences, noise floor, and the paper's values.
+
+    Example: python -m results table grid --format markdown
+    """
+    from results.tables import grid_table
+
+    with one_line_errors():
+        table = grid_table(_load_grid(existing_ledger(storage), sweep), metric=metric)
+        emit(table.to_arrow() if format_name in ("csv", "json", "parquet") else table.to_text(), format_name, output)
+        say_notes(table.notes)
+
+
+@tables.command()
+def predictions(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    limit: Annotated[int, typer.Option(min=1, help="Most rows, evenly over the domains.")] = 8,
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    share: Annotated[int, typer.Option(min=0, max=100, help="Percent of the first domain; the nearest is taken.")] = 80,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Questions, true answers and what two models answered (the paper's Table 1).
+
+    Example: python -m results table predictions --limit 20 --domain bioasq
+    """
+    from results.predictions import predictions_table
+
+    with one_line_errors():
+        ledger = existing_ledger(storage)
+        found = predictions_table(ledger, _load_grid(ledger, sweep), limit=limit, domain=domain, share=share)
+        emit(found.rows, format_name, output)
+        say_notes(found.notes)
+
+
+@tables.command()
+def search(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: SearchOption = None,
+    output: OutputOption = None,
+) -> None:
+    """The trials of a search, best first, with their settings; what stopping trials early saved.
+
+    Example: python -m results table search --format csv
+    """
+    from results.search import load_search
+    from results.search_tables import search_summary, search_table
+
+    with one_line_errors():
+        found = load_search(existing_ledger(storage), sweep)
+        emit(search_table(found), format_name, output)
+        say_notes([search_summary(found)])
+
+
+@tables.command()
+def trials(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all trials.")] = None,
+    output: OutputOption = None,
+) -> None:
+    """One row per trial: what it is, how it stands, test EM per domain, seconds.
+
+    Example: python -m results table trials --format csv
+    """
+    from results.tables import trials_table
+
+    with one_line_errors():
+        emit(trials_table(existing_ledger(storage), sweep), format_name, output)
+
+
+@tables.command()
+def spending(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    by: Annotated[str, typer.Option(help="sweep | trial; only sweeps show idle time.")] = "sweep",
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all sweeps.")] = None,
+    output: OutputOption = None,
+) -> None:
+    """What the slots' seconds were spent on: start-up, useful, stopped early, failed, lost, idle; and GPU-hours.
+
+    Example: python -m results table spending --by trial --format csv
+    """
+    from results.spending import spending_by_trial, spending_table
+
+    with one_line_errors():
+        if by not in ("sweep", "trial"):
+            raise ValueError(f"by must be sweep or trial, got {by!r}")
+        ledger = existing_ledger(storage)
+        table, notes = spending_table(ledger, sweep) if by == "sweep" else (spending_by_trial(ledger, sweep), [])
+        emit(table, format_name, output)
+        say_notes(notes)
+
+
+def _load_grid(ledger: Ledger, sweep: str | None) -> Grid:
+    from results.grid import load_grid
+
+    return load_grid(ledger, sweep)
