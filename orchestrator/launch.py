@@ -45,6 +45,8 @@ def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, ad
 
     def confirm(work: Work) -> bool:
         say(f"sweep {plan.sweep_id}: {work.total} trials, {work.num_done} already done, {work.num_left} to run")
+        if plan.search is not None and plan.search.num_trials < work.total:
+            say(f"{plan.search.num_trials} trials were asked for, but {work.total} are suggested already; all of them stay")
         for name, (version, trials) in superseded(plan, storage).items():
             say(
                 f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
