@@ -21,11 +21,10 @@ from orchestrator.progress import progress_for
 from orchestrator.recorder import INTERRUPTED, Outcome
 from orchestrator.standing import superseded
 from orchestrator.stop import PREEMPTED, TAKEN_OVER
-from orchestrator.sweep import Request, run_sweep, work_of
+from orchestrator.sweep import Request, run_sweep
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
-    from orchestrator.trial import Trial
     from orchestrator.work import Work
 
 __all__ = ["BackendName", "launch"]
@@ -43,21 +42,33 @@ def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, ad
 
     Returns the exit code.
     """
-    work = work_of(plan, storage, request.retry)
-    say(f"sweep {plan.sweep_id}: {work.total} trials, {work.num_done} already done, {work.num_left} to run")
-    for name, (version, trials) in superseded(plan, storage).items():
-        say(
-            f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
-            "but their keys are others"
-        )
-    if ask and work.num_left and sys.stdin.isatty() and not _confirmed(plan, work, storage):
-        return 130
+
+    def confirm(work: Work) -> bool:
+        say(f"sweep {plan.sweep_id}: {work.total} trials, {work.num_done} already done, {work.num_left} to run")
+        if plan.search is not None and plan.search.num_trials < work.total:
+            say(f"{plan.search.num_trials} trials were asked for, but {work.total} are suggested already; all of them stay")
+        for name, (version, trials) in superseded(plan, storage).items():
+            say(
+                f"{name} is a newer version now: the {trials} trials that version {version} completed stay in the ledger, "
+                "but their keys are others"
+            )
+        return not (ask and work.num_left and sys.stdin.isatty()) or _confirmed(plan, work, storage)
+
     try:
         outcome = run_sweep(
-            plan, storage, request, session=_session(plan, backend, address), watch=_watch, prepare=_prepare(storage), say=say
+            plan,
+            storage,
+            request,
+            session=_session(plan, backend, address),
+            watch=_watch,
+            confirm=confirm,
+            say=say,
         )
     except KeyboardInterrupt:
         say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
+        return 130
+    if outcome is None:
+        say("nothing was run")
         return 130
     conclude(with_suggested(plan, storage), storage, outcome)
     return _exit_code(outcome)
@@ -87,10 +98,7 @@ def _confirmed(plan: Plan, work: Work, storage: Path) -> bool:
     if seconds is not None and seconds < 3600:
         return True
     say(line)
-    if not typer.confirm("Run them?", default=True, err=True):
-        say("nothing was run")
-        return False
-    return True
+    return typer.confirm("Run them?", default=True, err=True)
 
 
 def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
@@ -115,13 +123,3 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
 
 def _watch(work: Work, backend: Backend) -> Any:
     return progress_for(TALK)(work.known or (), work.num_left, backend.slots, backend.gpus_per_trial, TALK, time.monotonic)
-
-
-def _prepare(storage: Path) -> Any:
-    def prepare(todo: list[Trial]) -> None:
-        from trainables.training.task import prepare_all
-
-        for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
-            say(line)
-
-    return prepare

@@ -80,6 +80,8 @@ def search(
 ) -> None:
     """Search a space of settings, and stop trials early that fall behind. The same command again goes on where it was.
 
+    What is not given is as the preset says, in its section `search`.
+
     Example: python -m orchestrator.run search --trials 20 --sampler tpe --eta 2
     """
     root = local_storage(storage)
@@ -116,6 +118,8 @@ def search(
         epochs = {f"{trial.label} {trial.config.training.epochs}" for trial in plan.trials}
         say(f"epochs: {', '.join(sorted(epochs))}; the untuned model has the preset's")
         say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
+        for each in searches:
+            say(f"a search of it: python -m results table search --sweep {each.sweep_id} --storage {root}")
     raise typer.Exit(max(codes))
 
 

@@ -48,13 +48,13 @@ def run_sweep(
     *,
     session: Callable[[], AbstractContextManager[Backend]],
     watch: Callable[[Work, Backend], AbstractContextManager[Watcher]],
-    prepare: Callable[[list[Trial]], None],
+    confirm: Callable[[Work], bool],
     say: Callable[[str], None],
-) -> Outcome:
+) -> Outcome | None:
     """Runs the trials of `plan` that the ledger lacks; without any, neither prepares data nor opens the `session`.
 
-    `session` gives a backend for as long as it is open; `watch` shows progress; `prepare` builds the data that all trials read,
-    and complains about bad input before anything is spent; `say` hears what a person should know.
+    `session` gives a backend for as long as it is open; `watch` shows progress; `confirm` sees what is to do before anything is
+    spent, and may say no: then nothing is run, and None returned; `say` hears what a person should know.
 
     Raises:
         SweepLockedError: another driver is running this sweep.
@@ -66,10 +66,13 @@ def run_sweep(
         patience = plan.preset.recovery.storage_patience_seconds
         close_lost_attempts(plan, storage, LedgerWriter(storage, patience, say))  # what they have cost counts
         spent = spent_so_far(storage, plan.sweep_id)
-        work, outcome = _what_to_do(plan, storage, request, spent)
+        found = work_of(plan, storage, request.retry)
+        if not confirm(found):
+            return None
+        work, outcome = _within_budget(found, plan, storage, request, spent)
         if work is not None:
             tidy_leftovers(storage, time.time())
-            prepare(plan.search.corners() if plan.search else list(work.known or ()))
+            _prepare(plan.search.corners() if plan.search else list(work.known or ()), storage, say)
         write_plan(storage, plan, _now())
         if work is not None:
             with session() as backend, watch(work, backend) as watcher:
@@ -92,10 +95,9 @@ def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
     return FixedWork(unfinished(plan, known, retry), done, plan.num_trials)
 
 
-def _what_to_do(plan: Plan, storage: Path, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
-    """What is left to run within the budget, if anything, and how the sweep stands."""
+def _within_budget(work: Work, plan: Plan, storage: Path, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
+    """What of the work may be run, if anything, and how the sweep stands."""
     known = statuses(storage, (trial.key for trial in plan.trials))
-    work = work_of(plan, storage, request.retry)
     outcome = Outcome(planned=work.total, done=work.num_done)
     outcome.failed_before = [key for key, how in known.items() if how.is_failed and key not in request.retry]
     goal, most = request.budget.stop_at, request.budget.trials
@@ -107,6 +109,14 @@ def _what_to_do(plan: Plan, storage: Path, request: Request, spent: Spent) -> tu
         outcome.stop_reason = f"budget (--max-trials {most})"
         work.limit(room)
     return (work if work.num_left else None), outcome
+
+
+def _prepare(todo: list[Trial], storage: Path, say: Callable[[str], None]) -> None:
+    """Builds the data that all trials read, and complains about bad input before anything is spent."""
+    from trainables.training.task import prepare_all  # brings the tokenizers
+
+    for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
+        say(line)
 
 
 def _settings(plan: Plan, storage: Path, request: Request, backend: Backend) -> RunSettings:

@@ -168,6 +168,13 @@ def test_more_trials_run_only_those_also_where_nothing_but_the_ledger_is_left(
     assert decided(storage)[: len(decided(searched))] == decided(searched)
 
 
+def test_fewer_trials_than_there_are_change_nothing_and_it_says_so(cli: Cli, storage: Path, preset: Path) -> None:
+    code, _, err = cli(*command(preset, storage, "--trials", "2"))
+    assert code == 0
+    assert "2 trials were asked for, but 4 are suggested already" in err
+    assert "4 of 4 trials done" in err
+
+
 def test_a_search_cut_off_by_a_budget_goes_on_by_its_id_as_if_it_had_not_been(
     cli: Cli, searched: Path, preset: Path, tmp_path: Path
 ) -> None:
