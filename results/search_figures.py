@@ -22,6 +22,7 @@ _LOSS = "validation loss"
 _NO_LOSSES = "no trial has a loss yet"
 _CELLS = 40
 _MOST_TICKS = 8
+_FEW = 20  # measured trials below which a ranking of settings is mostly chance
 _LOSS_COLOUR = alt.Color("loss:Q", title="Loss", scale=alt.Scale(scheme="viridis"))
 
 
@@ -52,7 +53,7 @@ def importance(search: Search) -> Chart:
     Raises:
         OptunaMissingError: Optuna is not installed.
     """
-    title = search_title("How much each setting matters", search, "PED-ANOVA by rank")
+    title = search_title("How much each setting matters", search, f"PED-ANOVA by rank{_caveat(search)}")
     rows = [{"parameter": name, "importance": share} for name, share in importances(search).items()]
     if not rows:
         return empty_chart(title, "too few trials have ended to tell")
@@ -106,7 +107,7 @@ def slices(search: Search) -> Chart:
 def contour(search: Search) -> Chart:
     """The loss over the two numeric dimensions that matter most, between the trials by their distance."""
     names, how = _most_important(search)
-    title = search_title("Loss between the trials", search, how)
+    title = search_title("Loss between the trials", search, how + _caveat(search))
     spans = {name: _Span.of(search.space.dimensions[name]) for name in names}
     points = [trial for trial in _measured(search) if all(name in trial.parameters for name in names)]
     if len(names) < 2 or len(points) < 3:
@@ -160,6 +161,12 @@ class _Span:
 
     def y(self, name: str) -> alt.Y:
         return alt.Y("y:Q", title=short_name(name), scale=self.scale(), axis=self.axis())
+
+
+def _caveat(search: Search) -> str:
+    """For a title: that so few trials say little."""
+    measured = len(_measured(search))
+    return f"; {measured} trials say little" if measured < _FEW else ""
 
 
 def _measured(search: Search) -> list[SearchTrial]:
