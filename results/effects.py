@@ -76,6 +76,9 @@ def effects_table(grid: Grid, *, metric: str = "em") -> tuple[pa.Table, list[str
         if part is None:
             notes.append(f"{domain}: too few completed trials for an analysis of variance: it needs two levels of two factors")
             continue
+        if len(set(_scores(grid, domain, metric, part).values())) == 1:
+            notes.append(f"{domain}: all {part.size} trials have the same score, so that nothing varies")
+            continue
         rows += _domain_rows(grid, domain, metric, part)
         notes.append(f"{domain}: {_described(grid, part)}")
     tested = [row for row in rows if row["term"] != "residual"]
@@ -122,24 +125,24 @@ def balanced_part(grid: Grid, domain: str, metric: str = "em") -> Part | None:
     return max(parts, key=lambda part: (part.size, len(part.varied)), default=None)
 
 
-def analyse_variance(scores: Mapping[tuple[Any, ...], float], factors: Sequence[str], block: str | None = None) -> list[Term]:
-    """Analysis of variance of balanced scores by their levels (one per factor, then the block's): terms, residual last.
+def analyse_variance(
+    scores: Sequence[tuple[tuple[Any, ...], float]], factors: Sequence[str], block: str | None = None
+) -> list[Term]:
+    """Analysis of variance of balanced scores, each with its levels (one per factor, then the block's): residual last.
 
     Interactions of the highest order that leaves a residual are in the model. Raises ValueError where nothing is left.
     """
-    import numpy as np
     import pandas
     from statsmodels.formula.api import ols
     from statsmodels.stats.anova import anova_lm
 
     # Names of our own: a factor may be called what a formula reserves.
     names = {factor: f"f{index}" for index, factor in enumerate([*factors, *([block] if block else [])])}
-    frame = pandas.DataFrame([[str(level) for level in levels] for levels in scores], columns=list(names.values()))
-    frame["score"] = list(scores.values())
+    frame = pandas.DataFrame([[str(level) for level in levels] for levels, _ in scores], columns=list(names.values()))
+    frame["score"] = [score for _, score in scores]
     terms = _fitting_terms(frame[list(names.values())].nunique().to_dict(), len(scores), [names[f] for f in factors])
     formula = " + ".join([*(names[block] for _ in [0] if block), *(":".join(term) for term in terms)])
-    with np.errstate(invalid="ignore", divide="ignore"):  # where all scores are equal, F is not known
-        table = anova_lm(ols(f"score ~ {formula}", frame).fit(), typ=2)
+    table = anova_lm(ols(f"score ~ {formula}", frame).fit(), typ=2)
     factor_of = {name: factor for factor, name in names.items()}
     return [
         Term(
@@ -167,11 +170,8 @@ def _domain_rows(grid: Grid, domain: str, metric: str, part: Part) -> Iterator[d
     scores = _scores(grid, domain, metric, part)
     block = _BLOCK if len(part.levels[_BLOCK]) > 1 else None
     factors = part.varied
-    named = {
-        tuple(level for name, level in zip((*_FACTORS, _BLOCK), key, strict=True) if name in (*factors, block)): score
-        for key, score in scores.items()
-    }
-    terms = analyse_variance(named, factors, block)
+    kept = [index for index, name in enumerate((*_FACTORS, _BLOCK)) if name in (*factors, block)]
+    terms = analyse_variance([(tuple(key[i] for i in kept), score) for key, score in scores.items()], factors, block)
     residual = terms[-1]
     for term in terms:
         effect = _effect(scores, part, term, residual) if len(term.factors) == 1 and term.factors[0] != _BLOCK else {}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from datetime import datetime
 from typing import Any
 
@@ -104,11 +105,18 @@ _LATEX_SPECIAL = {
 """What TeX would read as a command (a bracket or star after a line's end is one), and signs that fonts for text lack."""
 
 
+_LATEX_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+
+
 def _latex(table: pa.Table) -> str:
     """A tabular for `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`, text escaped, numbers to the right."""
 
     def line(cells: list[str]) -> str:
-        return " & ".join("".join(_LATEX_SPECIAL.get(c, c) for c in _one_line(cell)) for cell in cells) + " \\\\\n"
+        return " & ".join(_LATEX_MINUS.sub("$-$", _latex_text(_one_line(cell))) for cell in cells) + " \\\\\n"
 
     columns = "".join("r" if _is_right(field) else "l" for field in table.schema)
     body = "".join(line([_cell(value) for value in row]) for row in plain_rows(table))

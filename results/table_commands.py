@@ -29,7 +29,7 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: the grid and its statistics, the paper's claims, predictions, a search, spending, trials.",
+    help="Tables: the grid and its statistics, the paper's claims, predictions, ...",
 )
 
 
