@@ -43,7 +43,7 @@ def efficiency(found: Efficiency) -> Chart:
     x = alt.X("hours:Q", title=f"Useful {time}", scale=scale)
     charts = [_score_panel(found, _score_rows(found, costs, pick, factor), name, x) for name, pick in panels.items()]
     done = sum(cost.is_done for cost in costs)
-    ended = f"{done} completed trials" + (f", open: {len(costs) - done} others" if len(costs) > done else "")
+    ended = f"{done} completed trials" + (f", open: {len(costs) - done} not completed" if len(costs) > done else "")
     name = METRIC_TITLES[found.sweep.metric].split(" (")[0]
     title = title_over(f"{name} against useful {time}", found.sweep.name, ended, "line: Pareto front")
     return alt.hconcat(*charts, spacing=24).properties(title=title).resolve_scale(color="shared", shape="shared")

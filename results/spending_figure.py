@@ -49,7 +49,9 @@ def spending(found: Sequence[Spending]) -> Chart:
     base = alt.Chart(inline(rows)).encode(order=alt.Order("place:Q"))
     bars = base.mark_bar().encode(color=colour, tooltip=_KIND_TOOLTIP)
     names = alt.Y("sweep_id:N", title=None, sort=list(hours), axis=alt.Axis(labelLimit=240))
-    amounts = bars.encode(x=alt.X("hours:Q", title=time.capitalize()), y=names).properties(width=260, height=alt.Step(36))
+    amounts = bars.encode(x=alt.X("hours:Q", title=time[0].upper() + time[1:]), y=names).properties(
+        width=260, height=alt.Step(36)
+    )
     more = f"the newest {len(shown)} of {len(spent)} sweeps" if len(spent) > len(shown) else ""
     unit = "wall hours x GPUs held" if has_gpus else "wall hours x slots"
     title = title_over("What the sweeps' slots were spent on", more, unit)

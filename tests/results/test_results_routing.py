@@ -257,7 +257,7 @@ def test_figures_render(routed: Path, name: str) -> None:
 
 def test_figures_of_a_sweep_without_experts_say_what_to_do(complete: Path) -> None:
     for name in ("routing", "divergence"):
-        with pytest.raises(QueryError, match="no trial of grid-1 has measured expert layers: .* such as the trainable exbert"):
+        with pytest.raises(QueryError, match=r"no trial of grid-1 has measured expert layers: .* such as the trainable exbert"):
             draw_figure(Ledger(complete), name)
 
 
