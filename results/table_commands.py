@@ -30,7 +30,7 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: the grid and its statistics, the paper's claims, predictions, a search, trials, routing, spending, efficiency.",
+    help="Tables: grids and their statistics, the paper's claims, predictions, searches, routing, what was spent, ...",
 )
 
 
