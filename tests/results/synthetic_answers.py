@@ -18,6 +18,7 @@ Trial = tuple[str, int, str, int]
 """Trainable, share, order, seed."""
 
 SWEEP_ID = "answers-1"
+NOISE = 0.04
 
 
 def answers_ledger(
@@ -27,37 +28,34 @@ def answers_ledger(
     trainables: Collection[str] = ("distilbert", "exbert"),
     orders: Collection[str] = ORDERS,
     seeds: Collection[int] = (0,),
-    mixture_size: int = 4000,
     num_questions: int = 250,
-    noise: float = 0.04,
 ) -> Path:
     """Write the grid to `storage`; `em(trainable, share, order, domain)`. Every question stands in two examples.
 
     V-DB's answers have four words more than needed, the others' one.
     """
     trials = [(t, share, order, seed) for t in trainables for order in orders for share in SHARES for seed in seeds]
-    plans = [{**plan_row(*trial, SWEEP_ID), "mixture_size": mixture_size} for trial in trials]
-    write_part(storage, "plans", SWEEP_ID, plans)
+    write_part(storage, "plans", SWEEP_ID, [plan_row(*trial, SWEEP_ID) for trial in trials])
     for trial in trials:
         key = trial_key(*trial)
         name = attempt_part(key, 1)
         attempt = {"trial_key": key, "attempt": 1, "sweep_id": SWEEP_ID, "status": "completed", "resumed_step": 0}
         write_part(storage, "attempts", name, [attempt])
         write_part(storage, "reports", name, _reports(key, trial[0]))
-        rows = {d: _predictions(trial, d, em(*trial[:3], d), num_questions, noise) for d in DOMAINS}
+        rows = {d: _predictions(trial, d, em(*trial[:3], d), num_questions) for d in DOMAINS}
         write_part(storage, "predictions", name, [row for d in DOMAINS for row in rows[d]])
         write_part(storage, "evaluations", name, [_evaluation(key, d, [row["em"] for row in rows[d]]) for d in DOMAINS])
     return storage
 
 
-def _predictions(trial: Trial, domain: str, em: float, num_questions: int, noise: float) -> list[dict[str, object]]:
+def _predictions(trial: Trial, domain: str, em: float, num_questions: int) -> list[dict[str, object]]:
     common, own = random.Random(domain), random.Random(f"{trial}/{domain}")
     hardness = list(range(num_questions))
     common.shuffle(hardness)
     rows = []
     for number in range(2 * num_questions):
         right = hardness[number // 2] < em / 100 * num_questions
-        if own.random() < noise:
+        if own.random() < NOISE:
             right = own.random() < em / 100
         extra = " and more words than needed" if trial[0] == "distilbert" else " more"
         rows.append(

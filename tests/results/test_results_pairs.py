@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -117,8 +116,8 @@ def test_same_ledger_gives_the_same_numbers(answers: Path, rows: list[dict[str, 
 _TEXT = st.text(alphabet="aAtheN 0-.,'\"α é()\t", max_size=12)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(_TEXT, st.lists(_TEXT, min_size=1, max_size=3)), min_size=1, max_size=30))
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.tuples(_TEXT, st.lists(_TEXT, min_size=1, max_size=3)), min_size=20, max_size=40))
 def test_answers_are_counted_as_the_scorer_of_the_trainables_does(answers: list[tuple[str, list[str]]]) -> None:
     """The SQL against `trainables.data.scores`, which a trial's own evaluation uses."""
     import tempfile
@@ -149,15 +148,21 @@ def test_answers_are_counted_as_the_scorer_of_the_trainables_does(answers: list[
         assert found.scores["answer_tokens"][:, 0].tolist() == [len(text.split()) for text, _ in answers]
 
 
-@pytest.mark.parametrize("name", ["claims", "effects", "pairs"])
-@pytest.mark.parametrize("format_name", ["table", "markdown", "latex", "csv", "json"])
-def test_statistics_are_printed_in_every_format(complete: Path, name: str, format_name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "format_name", "beginning"),
+    [
+        ("effects", "json", '[{"tested on": "squad", "term": "trainable", "effect": "exbert − distilbert"'),
+        ("effects", "markdown", "| tested on | term | effect | points |"),
+        ("pairs", "csv", "family,comparison,trainable,order,ratio,tested on,seeds,examples,groups,base EM,other EM"),
+        ("pairs", "table", "comparison "),
+        ("claims", "latex", "\\begin{tabular}{llllllllll}\n\\toprule\nclaim & tested on & paper & ours"),
+    ],
+)
+def test_statistics_are_printed(complete: Path, name: str, format_name: str, beginning: str) -> None:
     result = CliRunner().invoke(app, ["table", name, "--format", format_name, "--storage", str(complete)])
     assert result.exit_code == 0, result.stderr
-    if format_name == "json":
-        assert len(json.loads(result.stdout)) > 10
-    assert len(result.stdout.splitlines()) > 10
-    assert "noise floor" in result.stderr or name == "effects"
+    assert result.stdout.startswith(beginning)
+    assert ("analysis of variance over 24 trials" if name == "effects" else "noise floor: mean") in result.stderr
 
 
 _UNESCAPED = {
