@@ -76,7 +76,7 @@ def parameters(found: Efficiency) -> Chart:
     title = title_over(
         f"{METRIC_TITLES[found.sweep.metric].split(' (')[0]} against parameters",
         found.sweep.name,
-        "filled: parameters that one token's pass uses; open: all",
+        "filled: parameters that one token's pass uses; open: all" if any(row["active"] for row in sizes) else "all parameters",
     )
     return alt.layer(span, filled, opened).properties(width=460, height=280, title=title)
 

@@ -54,7 +54,9 @@ def spending(found: Sequence[Spending]) -> Chart:
     )
     more = f"the newest {len(shown)} of {len(spent)} sweeps" if len(spent) > len(shown) else ""
     unit = "wall hours x GPUs held" if has_gpus else "wall hours x slots"
-    title = title_over("What the sweeps' slots were spent on", more, unit)
+    unknown = sum(not one.slot_seconds for one in shown)
+    idle = f"idle time unknown for {unknown} of {len(shown)} sweeps" if unknown else ""
+    title = title_over("What the sweeps' slots were spent on", more, unit, idle)
     return alt.hconcat(amounts, _shares(base, bars, list(hours)), spacing=16).properties(title=title)
 
 

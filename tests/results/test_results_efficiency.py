@@ -199,6 +199,13 @@ def test_bars_of_spending_are_the_hours_of_the_runs(spent: Path) -> None:
     assert [round(row["middle"], 6) for row in rows] == [0.25, 0.5125, 0.625, 0.8625]
 
 
+def test_bars_say_where_idle_time_is_unknown(spent: Path) -> None:
+    run = {"run_id": "run-1", "sweep_id": "s1", "wall_seconds": None, "slots": 1, "gpus_per_trial": 0.0}
+    write_part(spent, "runs", "run-1", [run])
+    subtitle = draw_figure(Ledger(spent), "spending")[0].to_dict()["title"]["subtitle"]
+    assert subtitle == "wall hours x slots · idle time unknown for 1 of 1 sweeps"
+
+
 @pytest.mark.parametrize("name", ["efficiency", "parameters", "spending"])
 def test_figures_render(spent: Path, searched_hours: Path, name: str) -> None:
     for storage in (spent, searched_hours):
