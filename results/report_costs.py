@@ -1,0 +1,65 @@
+"""The report's sections on what was spent, and on what failed."""
+
+from __future__ import annotations
+
+from results.report_frame import Section, Subject, html_table
+from results.spending import spending_table
+
+__all__ = ["costs_section", "failures_section"]
+
+_MOST_GROUPS = 20
+_LONGEST_ERROR = 4_000
+"""Characters of a traceback; its end says most."""
+
+
+def costs_section(subject: Subject) -> Section | None:
+    """What the slots of every sweep of the ledger were held for; None where nothing was planned."""
+    table, notes = spending_table(subject.ledger)
+    if not table.num_rows:
+        return None
+    by_status = subject.ledger.sql(_BY_MODEL)
+    values = {
+        "spending": html_table(table, "Seconds that slots were held, by what they were spent on"),
+        "by_model": html_table(by_status, "Hours by model and outcome", ".3f"),
+        "notes": notes,
+    }
+    return Section(name="costs", title="Cost", values=values)
+
+
+_BY_MODEL = """
+    SELECT coalesce(trainable, '?') AS model, status, count(*) AS trials, sum(attempts)::BIGINT AS attempts,
+           sum(train_seconds) / 3600 AS "training hours", sum(cpu_seconds) / 3600 AS "CPU hours",
+           sum(gpu_seconds) / 3600 AS "GPU hours"
+    FROM trials GROUP BY ALL ORDER BY ALL
+"""
+
+
+def failures_section(subject: Subject) -> Section | None:
+    """The attempts that failed or were lost, grouped by the signature of their error; None where none did."""
+    groups = subject.ledger.sql(_GROUPS, {"longest": _LONGEST_ERROR}).to_pylist()
+    if not groups:
+        return None
+    values = {"groups": groups[:_MOST_GROUPS], "num_more": max(0, len(groups) - _MOST_GROUPS)}
+    return Section(name="failures", title="Failures", values=values)
+
+
+_GROUPS = """
+    WITH ended AS (
+        SELECT trial_key, coalesce(failure_class, status) AS class, error_type, error_signature AS signature, error, stop_reason
+        FROM attempts WHERE status IN ('failed', 'lost')
+        UNION ALL
+        -- Trials that the driver gave up before a worker wrote a row.
+        SELECT trial_key, coalesce(failure_class, status), error_type, error_signature, error, stop_reason
+        FROM trials WHERE status IN ('failed', 'lost')
+          AND trial_key NOT IN (SELECT trial_key FROM attempts WHERE status IN ('failed', 'lost'))
+    )
+    SELECT coalesce(signature, '') AS signature, class, coalesce(ended.error_type, '') AS error_type,
+           count(*) AS attempts, count(DISTINCT trial_key) AS trials,
+           count(DISTINCT trial_key) FILTER (trials.status = 'completed') AS completed,
+           list_sort(list(DISTINCT trial_key))[:5] AS keys,
+           list_sort(list(DISTINCT coalesce(trials.trainable, '?'))) AS models,
+           max(right(ended.error, $longest)) AS error, max(ended.stop_reason) AS reason
+    FROM ended JOIN trials USING (trial_key)
+    GROUP BY ended.signature, ended.class, ended.error_type
+    ORDER BY attempts DESC, signature, class, error_type
+"""
