@@ -52,7 +52,8 @@ def _rows(ledger: Ledger, grid: Grid, trials: Sequence[GridTrial]) -> list[dict[
     """Of each domain the same number of examples, chosen by a hash of their ids, as many as `MOST_ANSWERS` lets in."""
     per_domain = MOST_ANSWERS // (len(trials) * max(1, len(grid.domains)))
     parameters = {"keys": [trial.trial_key for trial in trials], "domains": list(grid.domains), "most": max(1, per_domain)}
-    return ledger.sql(_PICK, {**parameters, "longest": _LONGEST}).to_pylist()
+    rows: list[dict[str, Any]] = ledger.sql(_PICK, {**parameters, "longest": _LONGEST}).to_pylist()
+    return rows
 
 
 _PICK = """

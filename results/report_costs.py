@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pyarrow as pa
+
 from results.report_frame import Section, Subject, html_table
 from results.spending import spending_table
 
@@ -17,21 +21,35 @@ def costs_section(subject: Subject) -> Section | None:
     table, notes = spending_table(subject.ledger)
     if not table.num_rows:
         return None
-    by_status = subject.ledger.sql(_BY_MODEL)
     values = {
-        "spending": html_table(table, "Seconds that slots were held, by what they were spent on"),
-        "by_model": html_table(by_status, "Hours by model and outcome", ".3f"),
+        "spending": html_table(_by_sweep(table), "Where the slots' seconds of each sweep went, in percent"),
+        "by_model": html_table(_without_zeros(subject.ledger.sql(_BY_MODEL)), "Hours by model and outcome", ".2f"),
         "notes": notes,
     }
     return Section(name="costs", title="Cost", values=values)
 
 
 _BY_MODEL = """
-    SELECT coalesce(trainable, '?') AS model, status, count(*) AS trials, sum(attempts)::BIGINT AS attempts,
+    SELECT coalesce(trainable, '?') AS model, status AS outcome, count(*) AS trials, sum(attempts)::BIGINT AS attempts,
            sum(train_seconds) / 3600 AS "training hours", sum(cpu_seconds) / 3600 AS "CPU hours",
            sum(gpu_seconds) / 3600 AS "GPU hours"
     FROM trials GROUP BY ALL ORDER BY ALL
 """
+
+
+def _by_sweep(table: pa.Table) -> pa.Table:
+    """One row a sweep, one column a kind."""
+    rows: dict[str, dict[str, Any]] = {}
+    for each in table.to_pylist():
+        row = rows.setdefault(each["sweep_id"], {"sweep": each["sweep_id"], "hours": 0.0})
+        row["hours"] += each["seconds"] / 3600
+        row[f"{each['kind']} %"] = each["share"]
+    return pa.Table.from_pylist(list(rows.values()))
+
+
+def _without_zeros(table: pa.Table) -> pa.Table:
+    """GPU hours only where there were GPUs."""
+    return table if any(table["GPU hours"].to_pylist()) else table.drop_columns("GPU hours")
 
 
 def failures_section(subject: Subject) -> Section | None:

@@ -28,7 +28,8 @@ def figures_section(subject: Subject) -> Section | None:
     baseline = paper.model_title(grid.trainables[0])
     figures = {
         "fig3": Figure(
-            chart=fig3(grid), about=f"Bars: exact match of {baseline} on each domain by mixture, for each order (paper, Fig. 3)."
+            chart=fig3(grid),
+            about=f"Bars: exact match of {baseline} on each domain by mixture, for each order (paper, Fig. 3).",
         ),
         "fig6": Figure(
             chart=fig6(grid), about="Lines: exact match of the models on each domain by shuffled mixture (paper, Fig. 6)."
@@ -73,7 +74,8 @@ def _reports(ledger: Ledger, grid: Grid) -> dict[str, list[dict[str, Any]]]:
 
 def _within(trials: Sequence[GridTrial], reports: Mapping[str, Sequence[object]]) -> list[GridTrial]:
     """The trials with reports, the lowest seeds first, as many as `_MOST_POINTS` lets in."""
-    chosen, points = [], 0
+    chosen: list[GridTrial] = []
+    points = 0
     for trial in sorted((t for t in trials if t.trial_key in reports), key=lambda t: t.seed):
         points += len(_LOSSES) * len(reports[trial.trial_key])
         if chosen and points > _MOST_POINTS:
@@ -87,7 +89,6 @@ def _labels(trial: GridTrial) -> dict[str, Any]:
         "model": paper.model_title(trial.trainable),
         "order": trial.order,
         "ratio": ratio(trial.share),
-        "share": trial.share,
         "seed": trial.seed,
     }
 
@@ -95,28 +96,29 @@ def _labels(trial: GridTrial) -> dict[str, Any]:
 def _loss_curves(grid: Grid, rows: list[dict[str, Any]]) -> Chart:
     labels = [ratio(share) for share in grid.shares]
     losses = [kind for kind in _LOSSES.values() if any(row["loss"] == kind for row in rows)]
+    names = ":".join(paper.domain_title(domain) for domain in grid.domains[:2])
     mixture = alt.Color(
-        "share:Q",
-        title="Share of the first domain (%)",
-        scale=alt.Scale(scheme="viridis", domain=[0, 100]),
-        legend=alt.Legend(orient="bottom", gradientLength=240),
+        "ratio:O",
+        title=f"{names} ratio",
+        sort=labels,
+        scale=alt.Scale(domain=labels, scheme="viridis"),
+        legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=250),
     )
     dash = alt.StrokeDash(
         "loss:N",
         title="Loss",
         scale=alt.Scale(domain=losses, range=[[1, 0], [2, 3]][-len(losses) :]),
-        legend=alt.Legend(orient="bottom", symbolType="stroke", symbolStrokeColor="#777777", symbolSize=400),
+        legend=alt.Legend(symbolType="stroke", symbolStrokeColor="#777777", symbolStrokeWidth=2.5, symbolSize=400),
     )
     lines = (
         alt.Chart()
-        .transform_aggregate(mean="mean(nats)", seeds="count()", groupby=["model", "order", "ratio", "share", "loss", "epoch"])
-        .mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=14))
+        .transform_aggregate(mean="mean(nats)", seeds="count()", groupby=["model", "order", "ratio", "loss", "epoch"])
+        .mark_line(strokeWidth=1.8)
         .encode(
             x=alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(domainMin=0)),
             y=alt.Y("mean:Q", title="QA loss (nats)", scale=alt.Scale(zero=False)),
             color=mixture,
             strokeDash=dash,
-            detail="ratio:N",
             tooltip=[
                 alt.Tooltip("model:N", title="Model"),
                 alt.Tooltip("order:N", title="Order"),
@@ -135,4 +137,4 @@ def _loss_curves(grid: Grid, rows: list[dict[str, Any]]) -> Chart:
         column=alt.Column("order:N", header=header),
         row=alt.Row("model:N", header=header, sort=models),
         data=inline(rows),
-    ).properties(title=alt.TitleParams("Loss by epoch and mixture", subtitle=", ".join(labels), anchor="start", fontSize=15))
+    ).properties(title=alt.TitleParams("Loss by epoch and mixture", anchor="start", fontSize=15))

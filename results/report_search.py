@@ -9,6 +9,7 @@ from results.figures import SEARCH_FIGURES
 from results.ledger import Ledger
 from results.report_frame import Figure, Section, Subject, html_table
 from results.search import Search
+from results.search_marks import short_name
 from results.search_tables import search_summary, search_table
 
 __all__ = ["search_section"]
@@ -38,10 +39,12 @@ def search_section(subject: Subject) -> Section | None:
             figures[name] = Figure(chart=SEARCH_FIGURES[name](search if name == "importance" else few), about=about)
         except OptunaMissingError as error:
             notes.append(f"Figure {name} left out: {error}.")
+    best = search_table(search, _BEST_TRIALS)
+    best = best.rename_columns([short_name(name) for name in best.column_names])
     values = {
         "summary": search_summary(search),
         "notes": [*notes, *note],
-        "best": html_table(search_table(search, _BEST_TRIALS), "The best trials, then those that came furthest", ".4g"),
+        "best": html_table(best, "The best trials, then those that came furthest", ".4g"),
     }
     return Section(name="search", title="The search", values=values, figures=figures, facets=_facets(subject.ledger, search))
 

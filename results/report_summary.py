@@ -72,12 +72,14 @@ def _mixture(grid: Grid) -> str:
     """How each domain's EM goes from its least to its largest share."""
     parts = []
     for domain in grid.domains[:2]:
-        ends = [_over_all(grid, domain, share) for share in (grid.shares[0], grid.shares[-1])]
-        if len(grid.shares) > 1 and None not in ends:
-            parts.append(f"{paper.domain_title(domain)} from {ends[0]:.1f} to {ends[1]:.1f} % EM")
+        first, last = (_over_all(grid, domain, share) for share in (grid.shares[0], grid.shares[-1]))
+        if len(grid.shares) > 1 and first is not None and last is not None:
+            parts.append(f"{paper.domain_title(domain)} from {first:.1f} to {last:.1f} % EM")
     if not parts:
         return ""
-    return f"From {ratio(grid.shares[0])} to {ratio(grid.shares[-1])} the mixture takes {', '.join(parts)} (mean of all models)."
+    return (
+        f"From {ratio(grid.shares[0])} to {ratio(grid.shares[-1])} the mixture takes {', '.join(parts)} (mean of all models)."
+    )
 
 
 def _order(grid: Grid, floor: comparisons.NoiseFloor) -> str:

@@ -167,6 +167,7 @@ function element(tag, text, attributes = {}) {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const MOST_MARKS = 3000; // above it a canvas, which is faster and coarser than SVG
+const ERRORS = 1; // as Vega counts: without warnings, which come of figures that the filters empty
 const ON_DARK = { "#444444": "#c5c9cf", "#777777": "#9aa0a8", "#8C2D04": "#ff9d6b", "#0072B2": "#56a5dd", "#999999": "#7d838b" };
 const figures = new Map(); // name -> its pristine data sets and Vega's view
 
@@ -175,11 +176,13 @@ function config() {
   const text = { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" };
   return { background: "transparent", font: "system-ui, Helvetica, Arial, sans-serif", view: { stroke: null },
     axis: { ...text, gridColor: rule, domainColor: soft, tickColor: soft }, legend: text, header: text,
-    title: { color: ink, subtitleColor: soft } };
+    title: { color: ink, subtitleColor: soft, offset: 14 } };
 }
 
+/** The colours of a figure on the reader's background: neither end of a colour scale may vanish in it. */
 function inColours(text) {
-  return dark.matches ? text.replace(/#[0-9A-Fa-f]{6}(?=")/g, (colour) => ON_DARK[colour] ?? colour) : text;
+  const scales = text.replaceAll('"scheme":"viridis"', `"scheme":{"name":"viridis","extent":${dark.matches ? "[0.3,1]" : "[0,0.88]"}}`);
+  return dark.matches ? scales.replace(/#[0-9A-Fa-f]{6}(?=")/g, (colour) => ON_DARK[colour] ?? colour) : scales;
 }
 
 async function drawFigure(name) {
@@ -189,7 +192,7 @@ async function drawFigure(name) {
   for (const [key, values] of Object.entries(data)) spec.datasets[key] = figureRows(values);
   figures.get(name)?.view.finalize();
   const actions = { export: true, source: false, compiled: false, editor: false };
-  const { view } = await vegaEmbed(place, spec, { actions, renderer: rows > MOST_MARKS ? "canvas" : "svg", config: config() });
+  const { view } = await vegaEmbed(place, spec, { actions, renderer: rows > MOST_MARKS ? "canvas" : "svg", config: config(), logLevel: ERRORS });
   $("summary", place)?.setAttribute("aria-label", "Save this figure");
   figures.set(name, { data, view });
   showFigure(name);
@@ -225,11 +228,11 @@ function showFigure(name) {
   const isEmpty = all.length > 0 && !all.some(admitsRow);
   if (isEmpty && !note) figure.append((note = element("p", "The filters leave nothing of this figure.", { class: "none soft" })));
   if (note) note.hidden = !isEmpty;
-  document.getElementById(name).hidden = isEmpty;
+  $(".chart", figure).hidden = isEmpty;
 }
 
 async function drawFigures() {
-  for (const place of $$(".chart")) {
+  for (const place of $$(".chart > div")) {
     await drawFigure(place.id).catch(console.error);
     await new Promise((resolve) => setTimeout(resolve)); // let the reader scroll and type in between
   }
