@@ -36,7 +36,8 @@ app.add_typer(tables, name="table")
 
 _FIGURES = (
     "Of a grid: fig3 | fig6. "
-    "Of a search: fig4 | fig5 | history | intermediate | rungs | importance | parallel | slice | contour."
+    "Of a search: fig4 | fig5 | history | intermediate | rungs | importance | parallel | slice | contour. "
+    "Of either: routing | divergence | efficiency | parameters | spending."
 )
 
 
@@ -88,8 +89,9 @@ def figure(
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid or search, as the figure needs.")
     ] = None,
+    trial: Annotated[str | None, typer.Option(help="For routing: key of the trial; without one, the best.")] = None,
 ) -> None:
-    """Draw a figure from the ledger, of the paper or of a search; prints the files written.
+    """Draw a figure from the ledger: of the paper, of a search, of routing, of costs; prints the files written.
 
     Without --output: STORAGE/report/NAME.html and .png. Example: python -m results figure fig6 --output fig6.pdf
     """
@@ -98,7 +100,7 @@ def figure(
         from results.charts import encode_chart
         from results.figures import draw_figure
 
-        chart, missing = draw_figure(ledger, name, sweep)
+        chart, missing = draw_figure(ledger, name, sweep, trial)
         if output is not None:
             write_file(output, encode_chart(chart, output.suffix.removeprefix(".").lower()))
         else:

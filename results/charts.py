@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-__all__ = ["IMAGE_FORMATS", "Chart", "empty_chart", "encode_chart", "inline"]
+__all__ = ["IMAGE_FORMATS", "Chart", "empty_chart", "encode_chart", "inline", "title_over"]
 
 IMAGE_FORMATS = ("html", "png", "svg", "pdf")
 
@@ -44,6 +44,12 @@ def empty_chart(title: alt.TitleParams, words: str) -> Chart:
     """A chart that says why there is nothing to show."""
     text = alt.Chart(inline([{"text": words}]))
     return text.mark_text(fontSize=14, color="#777777").encode(text="text:N").properties(title=title, width=520, height=160)
+
+
+def title_over(text: str, *parts: str) -> alt.TitleParams:
+    """A figure's title, and under it those of `parts` that are not empty."""
+    subtitle = " · ".join(part for part in parts if part)
+    return alt.TitleParams(text, subtitle=subtitle or " ", anchor="start", fontSize=15, subtitleFontSize=12, offset=12)
 
 
 def _styled(chart: Chart) -> Chart:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_STORAGE",
+    "EitherOption",
     "FormatOption",
     "OutputOption",
     "SearchOption",
@@ -43,6 +44,9 @@ StorageOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
+EitherOption = Annotated[
+    str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid, or the newest search if there is none.")
+]
 SearchOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest search.")]
 
 

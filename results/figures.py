@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from results.charts import Chart
 from results.curve_figures import fig4, fig5, intermediate, rungs
+from results.efficiency import load_efficiency
+from results.efficiency_figures import efficiency, parameters
 from results.grid import Grid, load_grid
 from results.grid_figures import fig3, fig6
 from results.ledger import Ledger
+from results.routing import load_routing
+from results.routing_figures import divergence, expert_loads
 from results.search import Search, load_search
 from results.search_figures import contour, history, importance, parallel, slices
+from results.spending import load_spendings
+from results.spending_figure import spending
 
-__all__ = ["FIGURES", "GRID_FIGURES", "SEARCH_FIGURES", "draw_figure"]
+__all__ = ["FIGURES", "GRID_FIGURES", "LEDGER_FIGURES", "SEARCH_FIGURES", "draw_figure"]
 
 GRID_FIGURES: dict[str, Callable[[Grid], Chart]] = {"fig3": fig3, "fig6": fig6}
 SEARCH_FIGURES: dict[str, Callable[[Search], Chart]] = {
@@ -26,20 +32,38 @@ SEARCH_FIGURES: dict[str, Callable[[Search], Chart]] = {
     "slice": slices,
     "contour": contour,
 }
+LEDGER_FIGURES: dict[str, Callable[[Ledger, str | None], Chart]] = {
+    "routing": lambda ledger, sweep_id: expert_loads(load_routing(ledger, sweep_id)),
+    "divergence": lambda ledger, sweep_id: divergence(load_routing(ledger, sweep_id)),
+    "efficiency": lambda ledger, sweep_id: efficiency(load_efficiency(ledger, sweep_id)),
+    "parameters": lambda ledger, sweep_id: parameters(load_efficiency(ledger, sweep_id)),
+    "spending": lambda ledger, sweep_id: spending(load_spendings(ledger, sweep_id)),
+}
+"""Of a grid or a search, whichever the sweep is; LedgerError where it has nothing to draw."""
 
-FIGURES = (*GRID_FIGURES, *SEARCH_FIGURES)
+FIGURES = (*GRID_FIGURES, *SEARCH_FIGURES, *LEDGER_FIGURES)
 
 
-def draw_figure(ledger: Ledger, name: str, sweep_id: str | None = None) -> tuple[Chart, list[str]]:
+def draw_figure(
+    ledger: Ledger, name: str, sweep_id: str | None = None, trial_key: str | None = None
+) -> tuple[Chart, list[str]]:
     """The figure of that sweep, and what keeps it from being complete; without a sweep, of the newest grid or search.
 
+    `trial_key` chooses the trial that `routing` shows, which is else the best.
+
     Raises:
-        ValueError: there is no such figure.
-        LedgerError: there is no such sweep, or the figure needs a package that is not installed.
+        ValueError: there is no such figure, or it is not of one trial.
+        LedgerError: there is no such sweep, nothing to draw of it, or the figure needs a package that is not installed.
     """
+    if trial_key is not None and name != "routing":
+        raise ValueError(f"only the figure routing shows one trial, got the trial {trial_key!r} for {name!r}")
     if name in GRID_FIGURES:
         grid = load_grid(ledger, sweep_id)
         return GRID_FIGURES[name](grid), grid.missing()
     if name in SEARCH_FIGURES:
         return SEARCH_FIGURES[name](load_search(ledger, sweep_id)), []
+    if trial_key is not None:
+        return expert_loads(load_routing(ledger, sweep_id), trial_key), []
+    if name in LEDGER_FIGURES:
+        return LEDGER_FIGURES[name](ledger, sweep_id), []
     raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {name!r}")

@@ -11,7 +11,16 @@ import pyarrow as pa
 from results.grid import require_sweep
 from results.ledger import Ledger
 
-__all__ = ["KINDS", "Spending", "load_spending", "spending_by_trial", "spending_table", "sweep_spending"]
+__all__ = [
+    "CHARGED",
+    "KINDS",
+    "Spending",
+    "load_spending",
+    "load_spendings",
+    "spending_by_trial",
+    "spending_table",
+    "sweep_spending",
+]
 
 KINDS = {
     "startup_seconds": "start-up",
@@ -79,12 +88,17 @@ def load_spending(ledger: Ledger, sweep_id: str) -> Spending:
     return Spending(sweep_id, seconds, gpu_seconds, held, notes)
 
 
+def load_spendings(ledger: Ledger, sweep_id: str | None = None) -> list[Spending]:
+    """The spending of one sweep, or of all in the order of their plans. Raises what `load_spending` raises."""
+    if sweep_id is not None:
+        return [load_spending(ledger, sweep_id)]
+    planned = ledger.sql("SELECT sweep_id FROM plans GROUP BY sweep_id ORDER BY min(planned_at), sweep_id")
+    return [load_spending(ledger, name) for name in planned.column(0).to_pylist()]
+
+
 def spending_table(ledger: Ledger, sweep_id: str | None = None) -> tuple[pa.Table, list[str]]:
     """The spending of one sweep, or of all, one row a sweep and kind; and what has to be said about it."""
-    planned = (
-        ledger.sql("SELECT sweep_id FROM plans GROUP BY sweep_id ORDER BY min(planned_at), sweep_id").column(0).to_pylist()
-    )
-    found = [load_spending(ledger, name) for name in ([sweep_id] if sweep_id else planned)]
+    found = load_spendings(ledger, sweep_id)
     tables = [spending.to_arrow() for spending in found]
     named = [
         table.add_column(0, "sweep_id", pa.array([spending.sweep_id] * table.num_rows, pa.string()))
@@ -111,20 +125,21 @@ _RUNS = """
     FROM runs WHERE sweep_id = $sweep ORDER BY run_id
 """
 
-# An attempt belongs to the run that started it; before runs were recorded, to the sweep that it names.
-_CHARGED = """
+CHARGED = """
     SELECT spending.* EXCLUDE (run_id), runs.run_id, coalesce(runs.sweep_id, spending.sweep_id) AS charged_to,
            coalesce(runs.gpus_per_trial, 0) AS gpus_per_trial
     FROM spending LEFT JOIN runs USING (run_id)
 """
+"""The view `spending` with the sweep that pays for each attempt, `charged_to`, and the GPUs it held: an attempt belongs to the
+run that started it; before runs were recorded, to the sweep that it names."""
 
-_SPENT = f"SELECT run_id, count(*) AS attempts, {', '.join(f'sum({name}) AS {name}' for name in KINDS)} FROM ({_CHARGED})"
+_SPENT = f"SELECT run_id, count(*) AS attempts, {', '.join(f'sum({name}) AS {name}' for name in KINDS)} FROM ({CHARGED})"
 
 _BY_TRIAL = f"""
     SELECT trial_key, trials.trainable, squad_share AS share, data_order AS "order", seed, status,
            count(*) AS attempts, {", ".join(f"sum(charged.{name}) AS {name}" for name in KINDS)},
            sum(gpus_per_trial * ({" + ".join(f"charged.{name}" for name in KINDS)})) / 3600 AS gpu_hours
-    FROM ({_CHARGED}) AS charged JOIN trials USING (trial_key) {{condition}}
+    FROM ({CHARGED}) AS charged JOIN trials USING (trial_key) {{condition}}
     GROUP BY ALL ORDER BY trials.trainable, share, "order", seed, trial_key
 """
 

@@ -8,6 +8,7 @@ import typer
 
 from results.commands import (
     DEFAULT_STORAGE,
+    EitherOption,
     FormatOption,
     OutputOption,
     SearchOption,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["tables"]
 
 tables = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Tables: the grid, predictions, a search, spending, trials."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Tables: grid, predictions, search, trials, spending, efficiency, routing.",
 )
 
 
@@ -129,6 +132,48 @@ def spending(
             raise ValueError(f"by must be sweep or trial, got {by!r}")
         ledger = existing_ledger(storage)
         table, notes = spending_table(ledger, sweep) if by == "sweep" else (spending_by_trial(ledger, sweep), [])
+        emit(table, format_name, output)
+        say_notes(notes)
+
+
+@tables.command()
+def routing(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: EitherOption = None,
+    output: OutputOption = None,
+) -> None:
+    """How each trial's expert layers spread the tokens of each domain at its end: balance, drops, divergence of the domains.
+
+    Example: python -m results table routing --format csv
+    """
+    from results.routing import routing_table
+
+    with one_line_errors():
+        table, notes = routing_table(existing_ledger(storage), sweep)
+        emit(table, format_name, output)
+        say_notes(notes)
+
+
+@tables.command()
+def efficiency(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    by: Annotated[str, typer.Option(help="trial | model.")] = "trial",
+    price: Annotated[
+        float | None, typer.Option(help="Of one GPU-hour, or one slot-hour where no GPUs were held; in any currency.")
+    ] = None,
+    sweep: EitherOption = None,
+    output: OutputOption = None,
+) -> None:
+    """What scores cost, the cheapest first: hours of each trial or model, the Pareto set, hours or money per point.
+
+    Example: python -m results table efficiency --by model --price 2.5
+    """
+    from results.efficiency import efficiency_table
+
+    with one_line_errors():
+        table, notes = efficiency_table(existing_ledger(storage), sweep, price, by=by)
         emit(table, format_name, output)
         say_notes(notes)
 
