@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
-from typing import Any
 
 import altair as alt
 import jinja2
@@ -26,6 +25,7 @@ from results.report_figures import curves_section, figures_section
 from results.report_frame import Section, Subject, load_subject, safe_json
 from results.report_grid import grid_section
 from results.report_provenance import provenance_section
+from results.report_routing import routing_section
 from results.report_search import search_section
 from results.report_summary import summary_section
 from results.report_trials import facets, trials_section
@@ -43,6 +43,7 @@ _SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     claims_section,
     search_section,
     answers_section,
+    routing_section,
     costs_section,
     failures_section,
     trials_section,
@@ -72,7 +73,7 @@ def render_report(
         facets=facets(subject),
         sections=[(section, _body(environment, section)) for section in sections],
         blocks={
-            **{f"{name}-spec": safe_json(_spec(figure.chart, figure.about)) for name, figure in figures.items()},
+            **{f"{name}-spec": safe_json(figure.spec) for name, figure in figures.items() if figure.is_drawn},
             **{name: safe_json(value) for section in sections for name, value in section.data.items()},
         },
         style=_source("report.css"),
@@ -85,12 +86,6 @@ def render_report(
 def _body(environment: jinja2.Environment, section: Section) -> markupsafe.Markup:
     template = environment.get_template(f"report_{section.name}.jinja")
     return markupsafe.Markup(template.render(**section.values, figures=section.figures))
-
-
-def _spec(chart: Any, about: str) -> dict[str, Any]:
-    # What Altair's own theme would set, the page's script sets by the reader's colour scheme.
-    spec: dict[str, Any] = chart.to_dict()
-    return {**spec, "description": about, "config": {}}
 
 
 def _environment() -> jinja2.Environment:

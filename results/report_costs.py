@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.report_frame import Section, Subject, html_table
+from results.efficiency import efficiency_table
+from results.report_frame import Section, Subject, html_table, ledger_figures
 from results.spending import spending_table
 
 __all__ = ["costs_section", "failures_section"]
@@ -21,12 +22,22 @@ def costs_section(subject: Subject) -> Section | None:
     table, notes = spending_table(subject.ledger)
     if not table.num_rows:
         return None
+    efficiency, more = efficiency_table(subject.ledger, subject.sweep_id, by="model")
     values = {
+        "efficiency": html_table(_named(efficiency), "Scores beside what they cost, by model", ".4g")
+        if efficiency.num_rows
+        else None,
         "spending": html_table(_by_sweep(table), "Where the slots' seconds of each sweep went, in percent"),
         "by_model": html_table(_without_zeros(subject.ledger.sql(_BY_MODEL)), "Hours by model and outcome", ".2f"),
-        "notes": notes,
+        "notes": [*more, *notes],
     }
-    return Section(name="costs", title="Cost", values=values)
+    return Section(name="costs", title="Cost", values=values, figures=ledger_figures(subject, _FIGURES))
+
+
+_FIGURES = {
+    "efficiency": "Points: exact match of each trial against the hours that it rests on; the line joins the Pareto set.",
+    "spending": "Bars: where the hours of each sweep's slots went.",
+}
 
 
 _BY_MODEL = """
@@ -35,6 +46,12 @@ _BY_MODEL = """
            sum(gpu_seconds) / 3600 AS "GPU hours"
     FROM trials GROUP BY ALL ORDER BY ALL
 """
+
+
+def _named(table: pa.Table) -> pa.Table:
+    """Names that people read, and no columns without a value."""
+    kept = [name for name in table.column_names if table[name].null_count < table.num_rows]
+    return table.select(kept).rename_columns([name.replace("_", " ").replace("trainable", "model") for name in kept])
 
 
 def _by_sweep(table: pa.Table) -> pa.Table:

@@ -27,13 +27,11 @@ def figures_section(subject: Subject) -> Section | None:
         return None
     baseline = paper.model_title(grid.trainables[0])
     figures = {
-        "fig3": Figure(
-            chart=fig3(grid),
+        "fig3": Figure.of(
+            fig3(grid),
             about=f"Bars: exact match of {baseline} on each domain by mixture, for each order (paper, Fig. 3).",
         ),
-        "fig6": Figure(
-            chart=fig6(grid), about="Lines: exact match of the models on each domain by shuffled mixture (paper, Fig. 6)."
-        ),
+        "fig6": Figure.of(fig6(grid), "Lines: exact match of the models on each domain by shuffled mixture (paper, Fig. 6)."),
     }
     return Section(name="figures", title="Domains against the mixture", values={}, figures=figures)
 
@@ -54,7 +52,7 @@ def curves_section(subject: Subject) -> Section | None:
     about = "Lines: loss by epoch, a line for each mixture, a panel for each model and order; means over seeds."
     left_out = sum(trial.trial_key in reports for trial in subject.grid.trials) - len(chosen)
     values = {"left_out": left_out, "drawn": len(chosen)}
-    figure = Figure(chart=_loss_curves(subject.grid, rows), about=about)
+    figure = Figure.of(_loss_curves(subject.grid, rows), about)
     return Section(name="curves", title="Losses while training", values=values, figures={"losses": figure})
 
 

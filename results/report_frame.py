@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from results import paper
 from results.charts import Chart
+from results.errors import LedgerError
+from results.figures import LEDGER_FIGURES
 from results.formats import plain_rows
 from results.grid import Grid, load_grid, ratio
 from results.ledger import Ledger
 from results.search import Search, load_search, search_ids
 
-__all__ = ["Figure", "Section", "Subject", "html_table", "load_subject", "safe_json"]
+__all__ = ["Figure", "Section", "Subject", "html_table", "ledger_figures", "load_subject", "safe_json"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Subject:
     ledger: Ledger
     grid: Grid
     search: Search | None
+    sweep_id: str | None = None
+    """The sweep that was asked for; None: the newest."""
 
     @property
     def sweep_ids(self) -> tuple[str, ...]:
@@ -38,9 +42,22 @@ class Subject:
 class Figure:
     """A chart of the page. Where its rows name a model, share, order or seed, the filters choose among them."""
 
-    chart: Chart
+    spec: Mapping[str, Any]
+    """Vega-Lite's, with the rows in `datasets`."""
     about: str
     """What it shows, in a sentence: its caption, and its label for those who cannot see it."""
+    num_rows: int
+
+    @classmethod
+    def of(cls, chart: Chart, about: str) -> Figure:
+        """The page's script sets the colours that Altair's own theme would, by the reader's colour scheme."""
+        spec = {**chart.to_dict(validate=False), "description": about, "config": {}}
+        return cls(spec=spec, about=about, num_rows=sum(len(rows) for rows in spec.get("datasets", {}).values()))
+
+    @property
+    def is_drawn(self) -> bool:
+        """False where it has more rows than a page should."""
+        return self.num_rows <= _MOST_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +84,7 @@ def load_subject(ledger: Ledger, sweep_id: str | None = None) -> Subject:
     searches = search_ids(ledger)
     grid_id, search_id = (None, sweep_id) if sweep_id in searches else (sweep_id, None)
     search = load_search(ledger, search_id) if searches else None
-    return Subject(ledger=ledger, grid=load_grid(ledger, grid_id), search=search)
+    return Subject(ledger=ledger, grid=load_grid(ledger, grid_id), search=search, sweep_id=sweep_id)
 
 
 def safe_json(value: Any) -> str:
@@ -77,6 +94,19 @@ def safe_json(value: Any) -> str:
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
+
+def ledger_figures(subject: Subject, abouts: Mapping[str, str]) -> dict[str, Figure]:
+    """Those of `LEDGER_FIGURES` that are named, each with what it shows; without those that have nothing to draw."""
+    found = {}
+    for name, about in abouts.items():
+        try:
+            found[name] = Figure.of(LEDGER_FIGURES[name](subject.ledger, subject.sweep_id), about)
+        except LedgerError:
+            continue
+    return found
+
+
+_MOST_ROWS = 8_000
 
 _FACET_COLUMNS = {
     "model": ("trainable", "model"),
@@ -94,11 +124,27 @@ def html_table(table: pa.Table, caption: str, form: str = ".1f") -> dict[str, An
     """
     names = table.column_names
     rows = [
-        {"cells": [_text(value, form) for value in row], "facets": _facets(dict(zip(names, row, strict=True)))}
+        {
+            "cells": [_TITLES.get(name, _same)(_text(value, form)) for name, value in zip(names, row, strict=True)],
+            "facets": _facets(dict(zip(names, row, strict=True))),
+        }
         for row in plain_rows(table)
     ]
-    numeric = [pa.types.is_primitive(f.type) and not pa.types.is_boolean(f.type) for f in table.schema]
+    numeric = [pa.types.is_primitive(f.type) and not pa.types.is_boolean(f.type) and f.name != "share" for f in table.schema]
     return {"caption": caption, "header": names, "rows": rows, "numeric": numeric}
+
+
+def _same(text: str) -> str:
+    return text
+
+
+_TITLES: dict[str, Callable[[str], str]] = {
+    "model": paper.model_title,
+    "trainable": paper.model_title,
+    "domain": paper.domain_title,
+    "share": lambda text: ratio(int(text)) if text.isdecimal() else text,
+}
+"""Columns whose values people read by another name."""
 
 
 def _text(value: Any, form: str) -> str:

@@ -36,7 +36,7 @@ def search_section(subject: Subject) -> Section | None:
     few, note = _fewer(search)
     for name, about in _FIGURES.items():
         try:
-            figures[name] = Figure(chart=SEARCH_FIGURES[name](search if name == "importance" else few), about=about)
+            figures[name] = Figure.of(SEARCH_FIGURES[name](search if name == "importance" else few), about)
         except OptunaMissingError as error:
             notes.append(f"Figure {name} left out: {error}.")
     best = search_table(search, _BEST_TRIALS)
