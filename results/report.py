@@ -9,6 +9,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from importlib import resources
 
 import altair as alt
@@ -73,7 +74,7 @@ def render_report(
         facets=facets(subject),
         sections=[(section, _body(environment, section)) for section in sections],
         blocks={
-            **{f"{name}-spec": safe_json(figure.spec) for name, figure in figures.items() if figure.is_drawn},
+            **{f"figure-{name}-spec": safe_json(figure.spec) for name, figure in figures.items() if figure.is_drawn},
             **{name: safe_json(value) for section in sections for name, value in section.data.items()},
         },
         style=_source("report.css"),
@@ -104,6 +105,7 @@ def _source(name: str) -> str:
     return resources.files("results").joinpath(f"templates/{name}").read_text(encoding="utf-8")
 
 
+@lru_cache(maxsize=1)
 def _vega_bundle() -> str:
     version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
     # The stub demands a snippet, yet only without one does the bundle export vegaEmbed.
