@@ -35,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 app.add_typer(tables, name="table")
 
 _FIGURES = (
-    "Of a grid: fig3 | fig6. "
+    "Of a grid: fig2 | fig3 | fig6. "
     "Of a search: fig4 | fig5 | history | intermediate | rungs | importance | parallel | slice | contour. "
     "Of either: routing | divergence | efficiency | parameters | spending."
 )

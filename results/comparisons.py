@@ -6,6 +6,7 @@ concatenated and a shuffled mixture hold the same examples in another order: the
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from results import paper
 from results.grid import Cell, Grid, summarise
 
 __all__ = [
+    "ROUNDING",
     "Difference",
     "GainCheck",
     "LevelCheck",
@@ -26,8 +28,8 @@ __all__ = [
     "trainable_differences",
 ]
 
-_LEAST_TOLERANCE = 0.5
-"""EM points; the paper prints whole numbers."""
+ROUNDING = 0.5
+"""EM points or percent; the paper prints whole numbers."""
 
 _SHUFFLED, _CONCATENATED = "shuffled", "concatenated"
 _SINGLE_DOMAIN_SHARES = (0, 100)
@@ -61,6 +63,18 @@ class NoiseFloor:
     def max(self) -> float | None:
         """Largest of the pairs; None without any."""
         return max((pair[-1] for pair in self.pairs), default=None)
+
+    def margin(self, num_pairs: float) -> float | None:
+        """How far the mean of `num_pairs` differences strays from zero by noise alone, 95 %, in points; None without pairs.
+
+        The pairs' true difference is zero, so their root mean square is the deviation, with a degree of freedom each.
+        """
+        from results.statistics import t_quantile
+
+        if not self.pairs:
+            return None
+        deviation = math.sqrt(statistics.fmean(pair[-1] ** 2 for pair in self.pairs))
+        return t_quantile(len(self.pairs)) * deviation / math.sqrt(num_pairs)
 
     def cells(self, trainable: str, domain: str) -> dict[int, Cell]:
         """Mean over seeds by share."""
@@ -148,7 +162,7 @@ def check_levels(grid: Grid) -> list[LevelCheck]:
 
 def check_gains(grid: Grid) -> list[GainCheck]:
     """Each published gain with ours; no values where the grid lacks the trials."""
-    tolerance = max(_LEAST_TOLERANCE, noise_floor(grid).max or 0.0)
+    tolerance = max(ROUNDING, noise_floor(grid).max or 0.0)
     return [_check_gain(grid, gain, tolerance) for gain in paper.GAINS]
 
 

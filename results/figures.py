@@ -8,8 +8,8 @@ from results.charts import Chart
 from results.curve_figures import fig4, fig5, intermediate, rungs
 from results.efficiency import load_efficiency
 from results.efficiency_figures import efficiency, parameters
-from results.grid import Grid, load_grid
-from results.grid_figures import fig3, fig6
+from results.grid import load_grid
+from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
 from results.routing import load_routing
 from results.routing_figures import divergence, expert_loads
@@ -20,7 +20,9 @@ from results.spending_figure import spending
 
 __all__ = ["FIGURES", "GRID_FIGURES", "LEDGER_FIGURES", "SEARCH_FIGURES", "draw_figure"]
 
-GRID_FIGURES: dict[str, Callable[[Grid], Chart]] = {"fig3": fig3, "fig6": fig6}
+GRID_FIGURES: dict[str, Callable[..., Chart]] = {"fig2": fig2, "fig3": fig3, "fig6": fig6}
+"""Each takes a grid, and the ledger where error bars are to be intervals."""
+
 SEARCH_FIGURES: dict[str, Callable[[Search], Chart]] = {
     "fig4": fig4,
     "fig5": fig5,
@@ -59,7 +61,7 @@ def draw_figure(
         raise ValueError(f"only the figure routing shows one trial, got the trial {trial_key!r} for {name!r}")
     if name in GRID_FIGURES:
         grid = load_grid(ledger, sweep_id)
-        return GRID_FIGURES[name](grid), grid.missing()
+        return GRID_FIGURES[name](grid, ledger), grid.missing()
     if name in SEARCH_FIGURES:
         return SEARCH_FIGURES[name](load_search(ledger, sweep_id)), []
     if trial_key is not None:

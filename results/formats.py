@@ -1,4 +1,4 @@
-"""A table as text or bytes: aligned text, CSV, JSON, Markdown, Parquet."""
+"""A table as text or bytes: aligned text, CSV, JSON, Markdown, LaTeX, Parquet."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import math
+import re
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["FORMATS", "encode", "plain_rows", "to_rich_text"]
+__all__ = ["DATA_FORMATS", "FORMATS", "encode", "plain_rows", "to_rich_text"]
 
-FORMATS = ("table", "csv", "json", "markdown", "parquet")
+FORMATS = ("table", "csv", "json", "markdown", "latex", "parquet")
+
+DATA_FORMATS = ("csv", "json", "parquet")
+"""Formats that programs read: tables keep all columns and digits in them."""
 
 
 def encode(table: pa.Table, format_name: str) -> bytes:
@@ -23,7 +27,7 @@ def encode(table: pa.Table, format_name: str) -> bytes:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         return bytes(sink.getvalue().to_pybytes())
-    writers = {"table": _aligned, "csv": _csv, "json": _json, "markdown": _markdown}
+    writers = {"table": _aligned, "csv": _csv, "json": _json, "markdown": _markdown, "latex": _latex}
     if format_name not in writers:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format_name!r}")
     return writers[format_name](table).encode()
@@ -90,6 +94,34 @@ def _markdown(table: pa.Table) -> str:
     rule = ["---:" if _is_right(field) else "---" for field in table.schema]
     body = (line([_cell(value) for value in row]) for row in plain_rows(table))
     return line(table.column_names) + "| " + " | ".join(rule) + " |\n" + "".join(body)
+
+
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "[": "{[}", "*": "{*}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "⏎": " ",
+}  # fmt: skip
+"""What TeX would read as a command (a bracket or star after a line's end is one), and signs that fonts for text lack."""
+
+
+_LATEX_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def _latex(table: pa.Table) -> str:
+    """A tabular for `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`, text escaped, numbers to the right."""
+
+    def line(cells: list[str]) -> str:
+        return " & ".join(_LATEX_MINUS.sub("$-$", _latex_text(_one_line(cell))) for cell in cells) + " \\\\\n"
+
+    columns = "".join("r" if _is_right(field) else "l" for field in table.schema)
+    body = "".join(line([_cell(value) for value in row]) for row in plain_rows(table))
+    rows = f"\\toprule\n{line(table.column_names)}\\midrule\n{body}\\bottomrule\n"
+    return f"\\begin{{tabular}}{{{columns}}}\n{rows}\\end{{tabular}}\n"
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:

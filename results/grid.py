@@ -12,9 +12,9 @@ from results import paper
 from results.errors import QueryError
 from results.ledger import Ledger
 
-__all__ = ["Cell", "Grid", "GridTrial", "load_grid", "ratio", "require_sweep", "summarise"]
+__all__ = ["METRICS", "Cell", "Grid", "GridTrial", "load_grid", "load_trials", "ratio", "require_sweep", "summarise"]
 
-_METRICS = ("em", "f1")
+METRICS = ("em", "f1")
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,17 @@ def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
     else:
         require_sweep(ledger, sweep_id)
         chosen = [plan for plan in plans if plan["sweep_id"] == sweep_id]
-    states = _states(ledger) if chosen else {}
-    scores = _test_scores(ledger) if chosen else {}
-    trials = tuple(_trial(plan, states, scores) for plan in {plan["trial_key"]: plan for plan in chosen}.values())
+    trials = load_trials(ledger, chosen)
     latest = chosen[-1] if chosen else {}
     return Grid(trials, _domains(chosen, trials), latest.get("preset"), latest.get("mixture_size"))
+
+
+def load_trials(ledger: Ledger, plans: Sequence[dict[str, Any]]) -> tuple[GridTrial, ...]:
+    """The trials of these rows of `plans`, each once, with their status and test scores."""
+    if not plans:
+        return ()
+    states, scores = _states(ledger), _test_scores(ledger)
+    return tuple(_trial(plan, states, scores) for plan in {plan["trial_key"]: plan for plan in plans}.values())
 
 
 def require_sweep(ledger: Ledger, sweep_id: str) -> None:
@@ -162,7 +168,7 @@ def _test_scores(ledger: Ledger) -> dict[str, dict[str, dict[str, float]]]:
     """).to_pylist()
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
-        for metric in _METRICS:
+        for metric in METRICS:
             if row[metric] is not None:
                 scores.setdefault(row["trial_key"], {}).setdefault(metric, {})[row["domain"]] = row[metric]
     return scores

@@ -1,16 +1,26 @@
-"""The paper's Figs. 3 and 6 from a grid, as Vega-Lite charts."""
+"""The paper's Figs. 2, 3 and 6 from a grid, as Vega-Lite charts.
+
+With a ledger the error bars are 95 % intervals; a grid alone knows one standard deviation over seeds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
 from results import comparisons, paper
 from results.charts import Chart, empty_chart, inline
-from results.grid import Cell, Grid, ratio
+from results.grid import Cell, Grid, GridTrial, ratio, summarise
+from results.ledger import Ledger
+from results.single_domain import SINGLE_DOMAIN_SHARES, SingleDomain, load_single_domain
 
-__all__ = ["fig3", "fig6"]
+if TYPE_CHECKING:
+    from results.cell_intervals import CellIntervals
+
+__all__ = ["fig2", "fig3", "fig6"]
 
 _DOMAIN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """By position in the mixture, so SQuAD is blue and BioASQ orange as in the paper. Source: Okabe and Ito, "Color
@@ -24,19 +34,50 @@ _PUBLISHED_SHAPES = ("diamond", "square", "triangle-up")
 _Row = dict[str, Any]
 
 
-def fig3(grid: Grid) -> Chart:
+def fig2(grid: Grid, ledger: Ledger | None = None) -> Chart:
+    """Bars: EM on each domain of V-DB and untuned ExBERT trained on one domain alone (paper, Fig. 2).
+
+    From the largest single-domain trials that the ledger has on the grid's data; without a ledger from the grid's own. A bar
+    is the mean over orders, which change nothing but the order of one domain's examples, and seeds.
+    """
+    singles = load_single_domain(ledger, grid) if ledger else _own_singles(grid)
+    names = [name for name in (*grid.trainables[:1], paper.UNTUNED) if name in grid.trainables]
+    names = [*names, *([grid.contender] if len(names) < 2 and grid.contender else [])]
+    rows = [row for single in singles for name in names for row in _alone(grid, single, name, ledger)]
+    rows += [row for single in singles for row in _published_alone(grid, single, names)]
+    title = _title_alone(grid, singles, rows)
+    if not _any_score(rows):
+        return empty_chart(title, "no completed trials on one domain alone to draw")
+    titles = [paper.model_title(name) for name in names]
+    models = alt.X("model:N", title=None, sort=titles, scale=alt.Scale(domain=titles), axis=alt.Axis(labelAngle=0))
+    base = alt.Chart().encode(x=models, xOffset=_offset(grid), color=_domain_colour(grid))
+    ours = base.transform_filter("datum.source === 'ours'")
+    bars = ours.mark_bar(cornerRadiusEnd=2).encode(y=_y(), tooltip=_OUR_TOOLTIP)
+    header = alt.Header(labelFontSize=13, labelFontWeight="bold")
+    trained_on = list(dict.fromkeys(row["trained on"] for row in rows))
+    return (
+        alt.layer(bars, _error_bars(ours), _published_marks(base, rows))
+        .properties(width=260, height=260)
+        .facet(column=alt.Column("trained on:N", title=None, header=header, sort=trained_on), data=inline(rows))
+        .properties(title=title)
+        .resolve_scale(y="shared")
+    )
+
+
+def fig3(grid: Grid, ledger: Ledger | None = None) -> Chart:
     """Bars: the baseline's EM on each domain by mixture, concatenated and shuffled side by side (paper, Fig. 3)."""
     trainable = grid.trainables[0] if grid.trainables else paper.BASELINE
-    rows = [row for order in grid.orders for row in _measured(grid, trainable, order)]
+    intervals = _intervals(grid, ledger)
+    rows = [row for order in grid.orders for row in _measured(grid, trainable, order, intervals)]
     rows += [row for order in grid.orders for row in _published(grid, [trainable], order, trainable)]
-    title = _title(f"{paper.model_title(trainable)}: EM by share of the training mixture", grid, rows)
+    title = _title(f"{paper.model_title(trainable)}: EM by share of the training mixture", grid, rows, intervals)
     if not _any_score(rows):
         return empty_chart(title, "no completed trials to draw")
     base = alt.Chart().encode(x=_x_ratio(grid), xOffset=_offset(grid), color=_domain_colour(grid))
     ours = base.transform_filter("datum.source === 'ours'")
     bars = ours.mark_bar(cornerRadiusEnd=2).encode(y=_y(), tooltip=_OUR_TOOLTIP)
     header = alt.Header(labelFontSize=13, labelFontWeight="bold")
-    layers = alt.layer(bars, _error_bars(ours, rows), _published_marks(base, rows))
+    layers = alt.layer(bars, _error_bars(ours), _published_marks(base, rows))
     return (
         layers.properties(width=330, height=260)
         .facet(column=alt.Column("order:N", title=None, header=header), data=inline(rows))
@@ -45,7 +86,7 @@ def fig3(grid: Grid) -> Chart:
     )
 
 
-def fig6(grid: Grid) -> Chart:
+def fig6(grid: Grid, ledger: Ledger | None = None) -> Chart:
     """Lines: EM on each domain by mixture, ExBERT solid and the baseline dotted, shuffled (paper, Fig. 6).
 
     A comparison of what searches found has all its models, the one with experts solid.
@@ -54,14 +95,19 @@ def fig6(grid: Grid) -> Chart:
     searched = [name for name in grid.trainables if name.endswith(":searched")]
     if searched:
         models = [*sorted(searched, key=lambda name: name.startswith("distilbert")), *grid.trainables[:1]]
-    rows = [row for name in models for row in _measured(grid, name, "shuffled")]
+    intervals = _intervals(grid, ledger)
+    rows = [row for name in models for row in _measured(grid, name, "shuffled", intervals)]
     rows += _published(grid, [paper.TUNED, paper.BASELINE], "shuffled", models[0] if models else "")
     names = " and ".join(paper.model_title(name) for name in models) or "ExBERT and V-DB"
-    title = _title(f"{names}: EM by share of the shuffled mixture", grid, rows)
+    title = _title(f"{names}: EM by share of the shuffled mixture", grid, rows, intervals)
     if not _any_score(rows):
         return empty_chart(title, "no completed trials to draw")
-    base = alt.Chart().encode(x=_x_ratio(grid), color=_domain_colour(grid))
-    ours = base.transform_filter("datum.source === 'ours'")
+    base = alt.Chart().encode(x=_x_ratio(grid, dodged=True), color=_domain_colour(grid))
+    # Side by side, since intervals on one spot hide each other.
+    series = [f"{row['model']} {row['domain']}" for row in rows if row["source"] == "ours"]
+    aside = alt.XOffset("series:N", scale=alt.Scale(domain=list(dict.fromkeys(series))))
+    ours = base.transform_filter("datum.source === 'ours'").transform_calculate(series="datum.model + ' ' + datum.domain")
+    ours = ours.encode(xOffset=aside)
     titles = [paper.model_title(name) for name in models]
     dash = alt.StrokeDash(
         "model:N",
@@ -72,33 +118,90 @@ def fig6(grid: Grid) -> Chart:
     )
     lines = ours.mark_line(strokeWidth=2.5).encode(y=_y(), strokeDash=dash)
     points = ours.mark_point(filled=True, size=55, opacity=1).encode(y=_y(), tooltip=_OUR_TOOLTIP)
-    return alt.layer(lines, points, _error_bars(ours, rows), _published_marks(base, rows)).properties(
+    bars = _error_bars(ours, color=_domain_colour(grid))
+    return alt.layer(lines, points, bars, _published_marks(base, rows)).properties(
         width=520, height=320, title=title, data=inline(rows)
     )
 
 
-def _measured(grid: Grid, trainable: str, order: str) -> list[_Row]:
+def _intervals(grid: Grid, ledger: Ledger | None) -> CellIntervals | None:
+    from results.cell_intervals import CellIntervals
+
+    return CellIntervals(ledger, grid) if ledger else None
+
+
+def _measured(grid: Grid, trainable: str, order: str, intervals: CellIntervals | None) -> list[_Row]:
     """A row for every domain and share: where nothing was measured its em is null, so that a line breaks there."""
-    return [
-        _our_row(trainable, order, domain, share, grid.cell(trainable, order, domain, share))
-        for domain in grid.domains
-        for share in grid.shares
-    ]
+    rows = []
+    for domain in grid.domains:
+        for share in grid.shares:
+            trials = [t for t in grid.trials if (t.trainable, t.order, t.share) == (trainable, order, share)]
+            cell = grid.cell(trainable, order, domain, share)
+            rows.append({**_our_row(trainable, domain, cell, trials, intervals), "order": order, "ratio": ratio(share)})
+    return rows
 
 
-def _our_row(trainable: str, order: str, domain: str, share: int, cell: Cell | None) -> _Row:
-    spread = cell.sd or 0.0 if cell else 0.0
+def _our_row(
+    trainable: str, domain: str, cell: Cell | None, trials: Sequence[GridTrial], intervals: CellIntervals | None
+) -> _Row:
+    """`low` and `high` are null where nothing says how far the value may be off."""
+    bounds = intervals.interval(trials, domain) if intervals else None
+    if cell and intervals is None and cell.sd is not None:
+        bounds = (cell.mean - cell.sd, cell.mean + cell.sd)
     return {
         "source": "ours",
         "model": paper.model_title(trainable),
-        "order": order,
         "domain": paper.domain_title(domain),
-        "ratio": ratio(share),
         "em": cell.mean if cell else None,
-        "low": cell.mean - spread if cell else None,
-        "high": cell.mean + spread if cell else None,
+        "low": bounds[0] if bounds else None,
+        "high": bounds[1] if bounds else None,
         "seeds": cell.num if cell else 0,
     }
+
+
+def _own_singles(grid: Grid) -> list[SingleDomain]:
+    """The grid's trials at 100:0 and 0:100."""
+    found = []
+    for share in SINGLE_DOMAIN_SHARES:
+        trials = tuple(trial for trial in grid.trials if trial.share == share and trial.em)
+        if trials:
+            found.append(SingleDomain(share, grid.mixture_size or 0, replace(grid, trials=trials)))
+    return found
+
+
+def _alone(grid: Grid, single: SingleDomain, trainable: str, ledger: Ledger | None) -> list[_Row]:
+    intervals = _intervals(single.grid, ledger)
+    trials = [trial for trial in single.grid.trials if trial.trainable == trainable]
+    rows = []
+    for domain in grid.domains:
+        cell = summarise(trial.em[domain] for trial in trials if domain in trial.em)
+        row = _our_row(trainable, domain, cell, trials, intervals)
+        rows.append({**row, "seeds": len({trial.seed for trial in trials}), "trained on": _trained_on(grid, single)})
+    return rows
+
+
+def _published_alone(grid: Grid, single: SingleDomain, names: Sequence[str]) -> list[_Row]:
+    """What the paper states of the full sets; it says that both models are alike, so each gets the mark."""
+    return [
+        {
+            "source": "paper",
+            "model": paper.model_title(name),
+            "domain": paper.domain_title(grid.domains[level.domain_index]),
+            "trained on": _trained_on(grid, single),
+            "em": level.em,
+            "published": "full data set",
+            "section": level.section,
+            "quote": level.quote,
+        }
+        for level in paper.LEVELS
+        if level.full_set and level.share == single.share and level.domain_index < len(grid.domains)
+        for name in names
+    ]
+
+
+def _trained_on(grid: Grid, single: SingleDomain) -> str:
+    domains = [paper.domain_title(domain) for domain in grid.domains[:2]]
+    return f"trained on {domains[0 if single.share else -1]} alone, {single.mixture_size:,} examples"
 
 
 def _any_score(rows: list[_Row]) -> bool:
@@ -139,11 +242,12 @@ _OUR_TOOLTIP = [
 ]
 
 
-def _x_ratio(grid: Grid) -> alt.X:
+def _x_ratio(grid: Grid, *, dodged: bool = False) -> alt.X:
     names = [paper.domain_title(domain) for domain in grid.domains[:2]]
     labels = [ratio(share) for share in grid.shares]
     axis = alt.Axis(labelAngle=0)
-    return alt.X("ratio:O", title=f"{':'.join(names)} ratio", sort=labels, scale=alt.Scale(domain=labels), axis=axis)
+    scale = alt.Scale(domain=labels, type="band", paddingInner=0.75, paddingOuter=0.4) if dodged else alt.Scale(domain=labels)
+    return alt.X("ratio:O", title=f"{':'.join(names)} ratio", sort=labels, scale=scale, axis=axis)
 
 
 def _y() -> alt.Y:
@@ -161,11 +265,10 @@ def _offset(grid: Grid) -> alt.XOffset:
     return alt.XOffset("domain:N", sort=titles, scale=alt.Scale(domain=titles))
 
 
-def _error_bars(ours: Chart, rows: list[_Row]) -> Chart:
-    """One standard deviation to either side where there is more than one seed; otherwise nothing is drawn."""
-    several = any(row.get("seeds", 0) > 1 for row in rows)
-    mark = ours.transform_filter("datum.seeds > 1") if several else ours.transform_filter("false")
-    return mark.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=_EM_TITLE), y2="high:Q", color=alt.value("#444444"))
+def _error_bars(ours: Chart, **colour: Any) -> Chart:
+    """From low to high, where a row has them; dark, so as to be seen on a bar, or in the colour given."""
+    mark = ours.transform_filter("isValid(datum.low) && isValid(datum.high)").mark_rule(strokeWidth=1.5)
+    return mark.encode(y=alt.Y("low:Q", title=_EM_TITLE), y2="high:Q", **(colour or {"color": alt.value("#444444")}))
 
 
 def _published_marks(base: Chart, rows: list[_Row]) -> Chart:
@@ -192,10 +295,25 @@ def _published_marks(base: Chart, rows: list[_Row]) -> Chart:
     )
 
 
-def _title(text: str, grid: Grid, rows: list[_Row]) -> alt.TitleParams:
+def _title(text: str, grid: Grid, rows: list[_Row], intervals: CellIntervals | None) -> alt.TitleParams:
     without = sum(1 for trial in grid.trials if not trial.em)
     seeds = max((row.get("seeds", 0) for row in rows), default=0)
     parts = [f"{grid.mixture_size:,} training examples"] if grid.mixture_size else []
-    parts += [f"mean of up to {seeds} seeds ± sd"] if seeds > 1 else []
+    parts += [f"mean of up to {seeds} seeds" + (" ± sd" if intervals is None else "")] if seeds > 1 else []
+    parts += [intervals.words] if intervals and any(row.get("low") is not None for row in rows) else []
     parts += [f"{without} of {len(grid.trials)} trials have no test scores yet"] if without else []
+    return _titled(text, parts)
+
+
+def _title_alone(grid: Grid, singles: Sequence[SingleDomain], rows: list[_Row]) -> alt.TitleParams:
+    """The title says which trials the figure was drawn from."""
+    own = {trial.trial_key for trial in grid.trials}
+    from_grid = all(trial.trial_key in own for single in singles for trial in single.grid.trials)
+    where = "the grid's trials at 100:0 and 0:100" if from_grid else "the largest single-domain trials of the ledger"
+    parts = [f"drawn from {where}"] if singles else []
+    parts += ["95 % intervals"] if any(row.get("low") is not None for row in rows) else []
+    return _titled("Trained on one domain alone: EM on each", parts)
+
+
+def _titled(text: str, parts: Sequence[str]) -> alt.TitleParams:
     return alt.TitleParams(text, subtitle=" · ".join(parts) or " ", anchor="start", fontSize=15, subtitleFontSize=12)

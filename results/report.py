@@ -20,7 +20,7 @@ import vl_convert
 from results.grid import ratio
 from results.ledger import Ledger
 from results.report_answers import answers_section
-from results.report_claims import claims_section
+from results.report_claims import claims_section, statistics_section
 from results.report_costs import costs_section, failures_section
 from results.report_figures import curves_section, figures_section
 from results.report_frame import Section, Subject, load_subject, safe_json
@@ -42,6 +42,7 @@ _SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     figures_section,
     curves_section,
     claims_section,
+    statistics_section,
     search_section,
     answers_section,
     routing_section,

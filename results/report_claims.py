@@ -1,11 +1,33 @@
-"""The report's section on the paper: its numbers and claims beside ours."""
+"""The report's sections on the paper's claims beside ours, and on the statistics under them."""
 
 from __future__ import annotations
 
+from results.claims import claims_table, claims_text, exbert_search
+from results.effects import effects_table
+from results.pairs import pairs_table
 from results.report_frame import Section, Subject, html_table
-from results.tables import gains_table, levels_table
+from results.tables import levels_table
 
-__all__ = ["claims_section"]
+__all__ = ["claims_section", "statistics_section"]
+
+_MOST_NOTES = 8
+_PAIRS = {
+    "comparison": "comparison",
+    "trainable": "model",
+    "order": "order",
+    "ratio": "share",
+    "tested on": "tested on",
+    "seeds": "seeds",
+    "base EM": "base EM",
+    "other EM": "other EM",
+    "difference": "difference",
+    "low": "low",
+    "high": "high",
+    "mcnemar p": "McNemar p",
+    "p": "p",
+    "holm p": "Holm p",
+}
+"""Column of the table of pairs to its name here."""
 
 
 def claims_section(subject: Subject) -> Section | None:
@@ -13,8 +35,28 @@ def claims_section(subject: Subject) -> Section | None:
     if not subject.grid.trials:
         return None
     levels = levels_table(subject.grid)
+    table, notes = claims_table(subject.ledger, subject.grid, exbert_search(subject.ledger))
     values = {
+        "claims": html_table(claims_text(table), "Claims of the paper, and what comes out here, read both ways"),
         "levels": html_table(levels, "Exact match that the paper states, and ours") if levels.num_rows else None,
-        "gains": html_table(gains_table(subject.grid), "Gains that the paper claims, and ours, read both ways"),
+        "notes": notes[:_MOST_NOTES],
     }
     return Section(name="claims", title="The paper beside ours", values=values)
+
+
+def statistics_section(subject: Subject) -> Section | None:
+    """Effects of the grid's factors and paired differences; None where there is neither."""
+    effects, effect_notes = effects_table(subject.grid)
+    pairs, pair_notes = pairs_table(subject.ledger, subject.grid)
+    if not effects.num_rows + pairs.num_rows:
+        return None
+    shown = pairs.select(list(_PAIRS)).rename_columns(list(_PAIRS.values()))
+    tables = [
+        (effects, html_table(effects, "Analysis of variance of EM by architecture, share and order", ".3g")),
+        (pairs, html_table(shown, "Paired differences over test examples, in EM points with 95 % intervals", ".3g")),
+    ]
+    values = {
+        "tables": [drawn for table, drawn in tables if table.num_rows],
+        "notes": [*effect_notes, *pair_notes][:_MOST_NOTES],
+    }
+    return Section(name="statistics", title="Effects and pairs", values=values)

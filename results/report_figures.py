@@ -10,7 +10,7 @@ import altair as alt
 from results import paper
 from results.charts import Chart, inline
 from results.grid import Grid, GridTrial, ratio
-from results.grid_figures import fig3, fig6
+from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
 from results.report_frame import Figure, Section, Subject
 
@@ -26,13 +26,12 @@ def figures_section(subject: Subject) -> Section | None:
     if not grid.trials:
         return None
     baseline = paper.model_title(grid.trainables[0])
-    figures = {
-        "fig3": Figure.of(
-            fig3(grid),
-            about=f"Bars: exact match of {baseline} on each domain by mixture, for each order (paper, Fig. 3).",
-        ),
-        "fig6": Figure.of(fig6(grid), "Lines: exact match of the models on each domain by shuffled mixture (paper, Fig. 6)."),
+    abouts = {
+        "fig2": (fig2, f"Bars: exact match of {baseline} and ExBERT trained on one domain alone (paper, Fig. 2)."),
+        "fig3": (fig3, f"Bars: exact match of {baseline} on each domain by mixture and order (paper, Fig. 3)."),
+        "fig6": (fig6, "Lines: exact match of the models on each domain by shuffled mixture (paper, Fig. 6)."),
     }
+    figures = {name: Figure.of(draw(grid, subject.ledger), about) for name, (draw, about) in abouts.items()}
     return Section(name="figures", title="Domains against the mixture", values={}, figures=figures)
 
 

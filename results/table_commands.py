@@ -19,6 +19,7 @@ from results.commands import (
     one_line_errors,
     say_notes,
 )
+from results.formats import DATA_FORMATS
 from results.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: grid, predictions, search, trials, spending, efficiency, routing.",
+    help="Tables: grid, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing.",
 )
 
 
@@ -49,8 +50,68 @@ def grid(
 
     with one_line_errors():
         table = grid_table(_load_grid(existing_ledger(storage), sweep), metric=metric)
-        emit(table.to_arrow() if format_name in ("csv", "json", "parquet") else table.to_text(), format_name, output)
+        emit(table.to_arrow() if format_name in DATA_FORMATS else table.to_text(), format_name, output)
         say_notes(table.notes)
+
+
+@tables.command()
+def claims(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """The paper's claims beside ours: both readings of a percentage, intervals, p, verdict.
+
+    Claims on settings are checked on the newest search of ExBERT. Example: python -m results table claims --format latex
+    """
+    from results.claims import claims_table, claims_text, exbert_search
+
+    with one_line_errors():
+        ledger = existing_ledger(storage)
+        table, notes = claims_table(ledger, _load_grid(ledger, sweep), exbert_search(ledger))
+        emit(table if format_name in DATA_FORMATS else claims_text(table), format_name, output)
+        say_notes(notes)
+
+
+@tables.command()
+def effects(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    metric: Annotated[str, typer.Option(help="em | f1, in percent.")] = "em",
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Main effects and interactions of trainable, share and order on the test scores (analysis of variance).
+
+    Example: python -m results table effects --metric f1
+    """
+    from results.effects import effects_table, effects_text
+
+    with one_line_errors():
+        table, notes = effects_table(_load_grid(existing_ledger(storage), sweep), metric=metric)
+        emit(table if format_name in DATA_FORMATS else effects_text(table), format_name, output)
+        say_notes(notes)
+
+
+@tables.command()
+def pairs(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Models and orders compared example by example: difference, interval, McNemar, p, Holm's p.
+
+    Example: python -m results table pairs --format csv
+    """
+    from results.pairs import pairs_table, pairs_text
+
+    with one_line_errors():
+        ledger = existing_ledger(storage)
+        table, notes = pairs_table(ledger, _load_grid(ledger, sweep))
+        emit(table if format_name in DATA_FORMATS else pairs_text(table), format_name, output)
+        say_notes(notes)
 
 
 @tables.command()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from results import comparisons, paper
-from results.grid import Cell, Grid, ratio, require_sweep
+from results.grid import METRICS, Cell, Grid, ratio, require_sweep
 from results.ledger import Ledger
 
 __all__ = ["GridRow", "GridTable", "gains_table", "grid_table", "levels_table", "trials_table"]
@@ -71,7 +71,7 @@ def grid_table(grid: Grid, *, metric: str = "em") -> GridTable:
 
     Raises ValueError for another metric.
     """
-    if metric not in ("em", "f1"):
+    if metric not in METRICS:
         raise ValueError(f"metric must be em or f1, got {metric!r}")
     floor = comparisons.noise_floor(grid, metric=metric)
     rows = [*_score_rows(grid, metric), *(_published_rows(grid) if metric == "em" else [])]

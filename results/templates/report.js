@@ -217,8 +217,8 @@ function overSeeds(row) {
   const domain = trialsData.domains.find((each) => each.title === row.domain)?.name;
   const values = [...seedScores(`${value("model", row.model)}|${row.order}`, value("share", row.ratio), domain).values()];
   if (!values.length) return { em: null, low: null, high: null, seeds: 0 };
-  const middle = mean(values), sd = deviation(values) ?? 0;
-  return { em: middle, low: middle - sd, high: middle + sd, seeds: values.length };
+  const middle = mean(values), sd = deviation(values);
+  return { em: middle, low: sd === null ? null : middle - sd, high: sd === null ? null : middle + sd, seeds: values.length };
 }
 
 function showFigure(name) {
@@ -339,7 +339,7 @@ class Answers {
     offer(this.fields.domain, [["", "all"], ...data.domains.map(({ name, title }) => [name, title])]);
     offer(this.fields.outcome, OUTCOMES);
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.form.addEventListener("input", () => this.changed());
+    this.form.addEventListener("input", (event) => this.changed(event.target));
   }
 
   setting(trial) {
@@ -371,11 +371,9 @@ class Answers {
     if (field.tagName === "SELECT" && field.value !== wanted) field.value = usual ?? "";
   }
 
-  changed() {
-    for (const [name, field] of Object.entries(this.fields)) {
-      if (field.value) others.set(name, field.value);
-      else others.delete(name);
-    }
+  changed({ name, value }) {
+    if (value) others.set(name, value);
+    else others.delete(name);
     this.refresh();
     writeAddress();
   }

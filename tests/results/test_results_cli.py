@@ -73,9 +73,9 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
     [
         (["sql", "SELECT * FROM trails"], "no table 'trails', the nearest is 'trials'"),
         (["sql", "DROP TABLE trials"], "the ledger is read-only"),
-        (["sql", "SELECT 1", "--format", "xml"], "format must be one of table, csv, json, markdown, parquet, got 'xml'"),
+        (["sql", "SELECT 1", "--format", "xml"], "must be one of table, csv, json, markdown, latex, parquet, got 'xml'"),
         (["columns", "trails"], "table must be one of trials"),
-        (["figure", "fig9"], "figure must be one of fig3, fig6, fig4, fig5, history"),
+        (["figure", "fig9"], "figure must be one of fig2, fig3, fig6, fig4, fig5, history"),
         (["figure", "fig3", "--output", "x.gif"], "figure format must be one of html, png, svg, pdf, got 'gif'"),
         (["table", "grid", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "trials", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
@@ -83,6 +83,9 @@ def test_columns_of_equal_name_are_both_kept(complete: Path) -> None:
         (["table", "spending", "--by", "day"], "by must be sweep or trial, got 'day'"),
         (["figure", "history"], "no search in this ledger: run `python -m orchestrator.run search`"),
         (["table", "search"], "no search in this ledger: run `python -m orchestrator.run search`"),
+        (["table", "effects", "--metric", "loss"], "metric must be em or f1, got 'loss'"),
+        (["table", "claims", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
+        (["table", "pairs", "--sweep", "grid-9"], "no sweep 'grid-9' in the ledger, the nearest is 'grid-1'"),
         (["table", "predictions", "--domain", "law"], "domain must be one of squad, bioasq"),
     ],
 )
@@ -145,7 +148,10 @@ def test_help_of_figure_names_every_figure() -> None:
         "figure",
         "report",
         "verify",
+        "table claims",
+        "table effects",
         "table grid",
+        "table pairs",
         "table predictions",
         "table search",
         "table spending",
@@ -162,6 +168,7 @@ import sys
 from results.__main__ import app
 app(["sql", "SELECT count(*) FROM trials"], standalone_mode=False)
 heavy = {"altair", "vl_convert", "torch", "ray", "optuna", "jinja2", "orchestrator", "trainables", "search_spaces"}
+heavy |= {"scipy", "statsmodels", "pandas"}
 print(sorted(heavy & set(sys.modules)))
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "SWEEPS_STORAGE": str(complete)}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_ledger import synthetic_ledger
+from synthetic_ledger import START, exact_match, plan_row, synthetic_ledger
 
 from results.charts import encode_chart
 from results.figures import GRID_FIGURES
 from results.grid import Grid, load_grid
-from results.grid_figures import fig3, fig6
+from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
+from results.parts import write_part
 
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<svg", "pdf": b"%PDF-", "html": b"<!DOCTYPE html>"}
 
@@ -66,6 +68,62 @@ def test_fig6_draws_the_tuned_variant_solid_and_the_baseline_dotted(seeded: Path
 
 def test_fig6_falls_back_to_untuned_exbert(complete: Path) -> None:
     assert {row["model"] for row in _rows(fig6(_grid(complete)).to_dict(), "ours")} == {"ExBERT", "V-DB (DistilBERT)"}
+
+
+def test_fig2_has_two_models_and_two_domains_for_each_domain_trained_on_alone(complete: Path) -> None:
+    spec = fig2(_grid(complete), Ledger(complete)).to_dict()
+    assert spec["facet"]["column"]["field"] == "trained on"
+    ours = _rows(spec, "ours")
+    assert {row["trained on"] for row in ours} == {f"trained on {name} alone, 4,000 examples" for name in ("SQuAD", "BioASQ")}
+    assert len(ours) == 2 * 2 * 2
+    on_squad = next(row for row in ours if row["trained on"].startswith("trained on SQuAD") and row["domain"] == "BioASQ")
+    both_orders = [exact_match("distilbert", 100, order, 0, "bioasq") for order in ("concatenated", "shuffled")]
+    assert on_squad["em"] == pytest.approx(sum(both_orders) / 2)
+    # Both models bear the paper's marks, which are of the full sets: 77 and 40 from SQuAD, 5 from BioASQ.
+    assert sorted(row["em"] for row in _rows(spec, "paper")) == [5, 5, 40, 40, 77, 77]
+    assert "drawn from the grid's trials at 100:0 and 0:100" in spec["title"]["subtitle"]
+
+
+def test_fig2_takes_larger_trials_on_one_domain_and_says_so(tmp_path: Path) -> None:
+    synthetic_ledger(tmp_path, orders=("shuffled",))
+    grid = _grid(tmp_path)
+    larger = {**plan_row("distilbert", 100, "shuffled", 7, "grid-0", START), "mixture_size": 80_000}
+    write_part(tmp_path, "plans", "grid-0", [larger])
+    key = larger["trial_key"]
+    attempt = {"trial_key": key, "attempt": 1, "sweep_id": "grid-0", "status": "completed", "resumed_step": 0}
+    write_part(tmp_path, "attempts", "larger", [attempt])
+    scores = {"trial_key": key, "attempt": 1, "step": 9, "split": "test", "domain": "squad", "em": 77.0, "f1": 85.0}
+    write_part(tmp_path, "evaluations", "larger", [scores])
+    spec = fig2(grid, Ledger(tmp_path)).to_dict()
+    rows = [row for row in _rows(spec, "ours") if row["domain"] == "SQuAD" and row["model"] == "V-DB (DistilBERT)"]
+    assert [(row["trained on"], row["em"]) for row in rows] == [
+        ("trained on SQuAD alone, 80,000 examples", 77.0),
+        ("trained on BioASQ alone, 4,000 examples", exact_match("distilbert", 0, "shuffled", 0, "squad")),
+    ]
+    assert "the largest single-domain trials of the ledger" in spec["title"]["subtitle"]
+
+
+@pytest.mark.parametrize("name", ["fig3", "fig6"])
+def test_error_bars_are_intervals_where_the_ledger_is_at_hand(complete: Path, name: str) -> None:
+    alone = GRID_FIGURES[name](_grid(complete)).to_dict()
+    assert all(row["low"] is None for row in _rows(alone, "ours"))
+    drawn = GRID_FIGURES[name](_grid(complete), Ledger(complete)).to_dict()
+    # The synthetic predictions are right in 8 of 12 cases, whatever the trial.
+    assert all(25 < row["low"] < 100 * 8 / 12 < row["high"] < 100 for row in _rows(drawn, "ours"))
+    assert "over groups of test examples" in drawn["title"]["subtitle"]
+
+
+def test_error_bars_of_three_seeds_are_students_interval(tmp_path: Path) -> None:
+    synthetic_ledger(tmp_path, orders=("shuffled",), shares=(40,), seeds=(0, 1, 2))
+    [row] = [
+        row
+        for row in _rows(fig6(_grid(tmp_path), Ledger(tmp_path)).to_dict(), "ours")
+        if row["model"] == "ExBERT" and row["domain"] == "SQuAD"
+    ]
+    values = [exact_match("exbert", 40, "shuffled", seed, "squad") for seed in (0, 1, 2)]
+    half = 4.302653 * statistics.stdev(values) / 3**0.5  # t of two degrees of freedom
+    mean = statistics.fmean(values)
+    assert (row["low"], row["high"]) == (pytest.approx(mean - half, rel=1e-6), pytest.approx(mean + half, rel=1e-6))
 
 
 def test_domains_keep_their_colours_everywhere(complete: Path) -> None:

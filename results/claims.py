@@ -1,0 +1,196 @@
+"""The paper's claims as named checks: our value beside the paper's, both readings of a percentage, interval, p, verdict.
+
+A claim is added in one place, `CLAIMS`; its check takes the evidence and yields a finding for each domain or pair of domains
+it is judged on. `results.claims_evidence` says what the verdicts mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from results import claims_grid, claims_search, claims_training, paper
+from results.claims_evidence import LEVEL_UNITS, Evidence, Finding
+from results.grid import Grid, ratio
+from results.ledger import Ledger
+from results.readable import interval_text, p_text
+from results.search import Search, load_search, search_ids
+from results.statistics import ALPHA, Estimate, holm
+
+__all__ = ["CLAIMS", "Claim", "claims_table", "claims_text", "exbert_search"]
+
+Check = Callable[[Evidence], Iterator[Finding]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and how it is checked."""
+
+    family: str
+    """Holm's correction is over the tested claims of one family."""
+    title: str
+    paper: str
+    """What the paper says, in a few words."""
+    source: str
+    check: Check
+
+
+def _levels() -> Iterator[Claim]:
+    for level in paper.LEVELS:
+        trained = ("full set, " if level.full_set else "") + ratio(level.share)
+        title = f"EM of {paper.model_title(level.trainable)}, {trained}"
+        shown = f"{'at least ' if level.at_least else ''}{level.em:.0f} %"
+        yield Claim("levels", title, shown, level.section, partial(claims_grid.check_level, level=level))
+
+
+def _gains() -> Iterator[Claim]:
+    families = {paper.TUNED: "tuned", paper.UNTUNED: "untuned", None: "orders"}
+    for gain in paper.GAINS:
+        check = partial(claims_grid.check_gain, gain=gain)
+        yield Claim(families[gain.trainable], gain.title, gain.shown, gain.section, check)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_levels(),
+    *_gains(),
+    Claim("tuned", "tuned ExBERT over V-DB at every ratio", "all", "§3.4", claims_grid.ahead_everywhere),
+    Claim("untuned", "untuned ExBERT similar to V-DB", "similar", "§3.3", claims_grid.similar_untuned),
+    Claim("untuned", "untuned ExBERT like V-DB on one whole data set", "no difference", "§3.1",
+          claims_grid.contest_on_full_sets),
+    Claim("untuned", "untuned ExBERT gains on SQuAD at 80:20", "10 %", "§3.3",
+          partial(claims_grid.step_to_80, domain_index=0, low=10, high=10)),
+    Claim("untuned", "untuned ExBERT declines on BioASQ at 80:20", "steeply", "§3.3",
+          partial(claims_grid.step_to_80, domain_index=1, low=-math.inf, high=0)),
+    Claim("orders", "the order of a mixture matters little", "minimal", "§3.2", claims_grid.order_matters_little),
+    Claim("mixtures", "EM rises with the domain's share", "rises", "§3.2, Fig. 3", claims_grid.rises_with_share),
+    Claim("mixtures", "BioASQ is best at 0:100", "best", "§3.2", claims_grid.best_alone),
+    Claim("mixtures", f"V-DB keeps at {ratio(paper.RETAINED_SHARE)} of its EM at 0:100", f"{paper.RETAINED_PERCENT:.0f} %",
+          "§3.2", claims_grid.retained_share),
+    Claim("mixtures", "SQuAD gains slow between 80:20 and 100:0", "slower", "§3.2", claims_grid.gains_slow),
+    Claim("answers", "V-DB's answers are longer", "longer", "§3.4, Table 1", claims_grid.answers_longer),
+    Claim("answers", "V-DB's answers contain the true one and more", "often", "§3.4, Table 1",
+          claims_grid.answers_contain_gold),
+    Claim("training", "ExBERT's loss is lowest at epoch 2", "2", "§4",
+          partial(claims_training.lowest_loss_epoch, tuned=True, epoch=2)),
+    Claim("training", "V-DB's loss is lowest at epoch 3", "3", "§4",
+          partial(claims_training.lowest_loss_epoch, tuned=False, epoch=3)),
+    Claim("training", "ExBERT's loss is lowest earlier", "33 %", "§4", claims_training.lowest_loss_earlier),
+    Claim("settings", "removing blocks raises the loss", "raises", "§3.4, Fig. 4", claims_search.blocks_lower_loss),
+    Claim("settings", "with 3 or 4 blocks both losses track closely", "closer", "§3.4, Fig. 4",
+          claims_search.few_blocks_track_closely),
+    Claim("settings", "with 5 or 6 blocks the loss rises again", "rises", "§3.4, Fig. 4", claims_search.few_blocks_rise_less),
+    Claim("settings", "5 times the learning rate has the lowest loss", "5 times", "§3.4, Fig. 5",
+          claims_search.best_learning_rate),
+    Claim("settings", "high learning rates overfit", "severe", "§3.4, Fig. 5", claims_search.high_rates_overfit),
+    Claim("settings", "dropout before the experts lowers the loss", "< 0.5 %", "§3.4", claims_search.dropout_before_helps),
+    Claim("settings", "dropout of 0.3 raises the loss", "higher", "§3.4", claims_search.heavy_dropout_hurts),
+    Claim("settings", "the number of experts matters little", "minimal", "§3.4", claims_search.experts_matter_little),
+    Claim("settings", "the search beats its random configurations", "–", "Yang et al. 2020", claims_search.best_over_random),
+)  # fmt: skip
+"""Every claim, in the order of the table."""
+
+
+def claims_table(ledger: Ledger, grid: Grid, search: Search | None = None) -> tuple[pa.Table, list[str]]:
+    """One row per claim and what it was tested on, and notes on the examples, the noise floor and missing trials.
+
+    `absolute` is in `unit`, `relative` in percent. p is that of no difference; Holm's correction is over a family, and a claim
+    of a difference holds only where that leaves p below 0.05.
+    """
+    evidence = Evidence(ledger, grid, search)
+    found = [(claim, finding) for claim in CLAIMS for finding in claim.check(evidence)]
+    adjusted = _adjusted(found)
+    rows = [_row(claim, _corrected(finding, p), p) for (claim, finding), p in zip(found, adjusted, strict=True)]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    verdicts = table.column("verdict").to_pylist()
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
+    notes = [f"{len(verdicts)} checks: {counts}", *evidence.examples.notes(), evidence.floor.describe(), *grid.missing()]
+    return table, notes
+
+
+def claims_text(table: pa.Table) -> pa.Table:
+    """The table for people: values with their intervals in one cell, without the columns that repeat."""
+    rows = [
+        {
+            "claim": row["claim"],
+            "tested on": row["tested on"],
+            "paper": row["paper"],
+            "ours": row["ours"],
+            "absolute": _value_text(row, "absolute", row["unit"]),
+            "relative": _value_text(row, "relative", "%"),
+            "p": p_text(row["p"]),
+            "Holm p": p_text(row["holm p"]),
+            "verdict": row["verdict"] + (f" ({row['holds as']})" if row["holds as"] in ("absolute", "relative") else ""),
+            "note": row["note"],
+        }
+        for row in table.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS]))
+
+
+def exbert_search(ledger: Ledger) -> Search | None:
+    """The newest search of ExBERT's settings, which the claims on settings are about; None where there is none."""
+    searches = (load_search(ledger, sweep_id) for sweep_id in search_ids(ledger))
+    return next((search for search in searches if search.trainable.startswith(paper.UNTUNED)), None)
+
+
+def _adjusted(found: list[tuple[Claim, Finding]]) -> list[float | None]:
+    adjusted: list[float | None] = [None] * len(found)
+    for family in dict.fromkeys(claim.family for claim, _ in found):
+        places = [index for index, (claim, _) in enumerate(found) if claim.family == family]
+        p_values = [found[index][1].p if found[index][1].rests_on_p else None for index in places]
+        for index, p in zip(places, holm(p_values), strict=True):
+            adjusted[index] = p
+    return adjusted
+
+
+def _corrected(finding: Finding, adjusted: float | None) -> Finding:
+    if finding.verdict != "holds" or adjusted is None or adjusted < ALPHA:
+        return finding
+    note = "; ".join(filter(None, (finding.note, "not after Holm's correction")))
+    return replace(finding, verdict="within noise", holds_as="", note=note)
+
+
+def _row(claim: Claim, finding: Finding, adjusted: float | None) -> dict[str, Any]:
+    return {
+        "family": claim.family,
+        "claim": claim.title,
+        "tested on": finding.tested_on,
+        "paper": claim.paper,
+        "ours": finding.ours,
+        "unit": finding.unit,
+        **_bounds("absolute", finding.absolute),
+        **_bounds("relative", finding.relative),
+        "p": finding.p,
+        "holm p": adjusted,
+        "verdict": finding.verdict,
+        "holds as": finding.holds_as,
+        "source": claim.source,
+        "note": finding.note,
+    }
+
+
+def _bounds(name: str, found: Estimate | None) -> dict[str, float | None]:
+    if found is None:
+        return {}
+    return {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
+
+
+def _value_text(row: dict[str, Any], name: str, unit: str) -> str:
+    text = interval_text(row[name], row[f"{name} low"], row[f"{name} high"], signed=unit not in LEVEL_UNITS)
+    return f"{text} {unit}" if text else ""
+
+
+_TEXT_COLUMNS = ("claim", "tested on", "paper", "ours", "absolute", "relative", "p", "Holm p", "verdict", "note")
+_NUMBERS = ("absolute", "absolute low", "absolute high", "relative", "relative low", "relative high", "p", "holm p")
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("family", "claim", "tested on", "paper", "ours", "unit")),
+        *((name, pa.float64()) for name in _NUMBERS),
+        *((name, pa.string()) for name in ("verdict", "holds as", "source", "note")),
+    ]
+)
