@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,7 +126,7 @@ def html_table(table: pa.Table, caption: str, form: str = ".1f") -> dict[str, An
     names = table.column_names
     rows = [
         {
-            "cells": [_TITLES.get(name, _same)(_text(value, form)) for name, value in zip(names, row, strict=True)],
+            "cells": [_cell(name, value, form) for name, value in zip(names, row, strict=True)],
             "facets": _facets(dict(zip(names, row, strict=True))),
         }
         for row in plain_rows(table)
@@ -134,17 +135,26 @@ def html_table(table: pa.Table, caption: str, form: str = ".1f") -> dict[str, An
     return {"caption": caption, "header": names, "rows": rows, "numeric": numeric}
 
 
-def _same(text: str) -> str:
-    return text
-
-
 _TITLES: dict[str, Callable[[str], str]] = {
     "model": paper.model_title,
     "trainable": paper.model_title,
     "domain": paper.domain_title,
+    "tested on": paper.domain_title,
     "share": lambda text: ratio(int(text)) if text.isdecimal() else text,
 }
 """Columns whose values people read by another name."""
+
+_LEAST_P = 0.001
+"""Smaller p-values are told apart by nobody."""
+
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+
+
+def _cell(name: str, value: Any, form: str) -> str:
+    if name.lower().split()[-1:] == ["p"] and isinstance(value, float):
+        return f"{value:.3f}" if value >= _LEAST_P else f"< {_LEAST_P}"
+    text = _MINUS.sub("−", _text(value, form))
+    return _TITLES[name](text) if name in _TITLES else text
 
 
 def _text(value: Any, form: str) -> str:
@@ -152,7 +162,7 @@ def _text(value: Any, form: str) -> str:
         return "–"
     if isinstance(value, list):
         return ", ".join(_text(item, form) for item in value)
-    return f"{value:{form}}".replace("-", "−") if isinstance(value, float) else str(value)
+    return f"{value:{form}}" if isinstance(value, float) else str(value)
 
 
 def _facets(row: Mapping[str, Any]) -> dict[str, str]:
