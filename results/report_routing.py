@@ -26,7 +26,7 @@ _COLUMNS = {
 """Column of the routing table to its name here."""
 
 _FIGURES = {
-    "routing": "Heat maps: the load of each expert by domain, in multiples of an even one, for the best trial with experts.",
+    "routing": "Heat maps: what share of the assignments each expert gets, by domain, for the best trial with experts.",
     "divergence": "Lines: how far apart the domains' loads and gates are while training, in bits.",
 }
 

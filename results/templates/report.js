@@ -168,7 +168,7 @@ function element(tag, text, attributes = {}) {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const MOST_MARKS = 3000; // above it a canvas, which is faster and coarser than SVG
 const ERRORS = 1; // as Vega counts: without warnings, which come of figures that the filters empty
-const ON_DARK = { "#444444": "#c5c9cf", "#777777": "#9aa0a8", "#8C2D04": "#ff9d6b", "#0072B2": "#56a5dd", "#999999": "#7d838b" };
+const ON_DARK = { "#444444": "#c5c9cf", "#777777": "#9aa0a8", "#8C2D04": "#ff9d6b", "#0072B2": "#3d84e0", "#999999": "#7d838b" };
 const figures = new Map(); // name -> its pristine data sets and Vega's view
 
 function config() {

@@ -22,8 +22,8 @@ _EXAMPLES = 100
 
 def large_ledger(storage: Path, num_trials: int = 10_000) -> Path:
     """`num_trials` completed trials with three reports and two tests each; the first 96 also have answers."""
-    settings = itertools.product(itertools.count(), _MODELS, ORDERS, SHARES)
-    trials = [(model, share, order, seed) for seed, model, order, share in itertools.islice(settings, num_trials)]
+    cells = list(itertools.product(_MODELS, SHARES, ORDERS))
+    trials = [(*cells[number % len(cells)], number // len(cells)) for number in range(num_trials)]
     keys = [trial_key(*trial) for trial in trials]
     named = list(zip(keys, trials, strict=True))
     write_part(storage, "plans", SWEEP_ID, [plan_row(*trial, SWEEP_ID) for trial in trials])
