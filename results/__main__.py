@@ -26,7 +26,7 @@ from results.commands import (
     write_file,
 )
 from results.ledger import Ledger
-from results.parts import open_storage
+from results.parts import Storage, open_storage
 from results.table_commands import tables
 
 __all__ = ["app"]
@@ -112,29 +112,47 @@ def figure(
 @app.command()
 def report(
     storage: StorageOption = DEFAULT_STORAGE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; without one, STORAGE/report.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="FILE.html, or a folder for index.html; without one, STORAGE/report.")
+    ] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Id of a grid or a search; without one, the newest of both.")
     ] = None,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Write it again while a sweep runs; the page in the browser follows.")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two versions with --watch.")] = 5,
 ) -> None:
-    """Write index.html (self-contained) and its figures as PNG; prints the page's path.
+    """Write the report, one self-contained HTML file; prints its path.
 
-    Example: python -m results report --output ./report
+    Example: python -m results report --output ./report.html
     """
     with one_line_errors():
         ledger = existing_ledger(storage)
-        from results.charts import encode_chart
-        from results.report import draw_report, render_report
+        from results.report import render_report
+        from results.report_watch import watch
 
-        page = render_report(ledger, generated_at=datetime.now(UTC), sweep_id=sweep)
-        charts, notes = draw_report(ledger, sweep)
-        place = ledger.storage if output is None else open_storage(output)
-        folder = "report/" if output is None else ""
-        for name, chart in charts.items():
-            place.write(place.path(f"{folder}{name}.png"), encode_chart(chart, "png"))
-        place.write(place.path(f"{folder}index.html"), page.encode())
-        typer.echo(place.path(f"{folder}index.html"))
-        say_notes(notes)
+        place, path = _report_file(ledger, output)
+
+        def write(reload_seconds: float | None) -> None:
+            now = datetime.now(UTC)
+            page = render_report(ledger, generated_at=now, sweep_id=sweep, reload_seconds=reload_seconds)
+            place.write(path, page.encode())
+
+        if watching:
+            say_notes([f"writing {path} every {every:g} s until no driver runs a sweep; Ctrl-C ends it"])
+            watch(ledger, write, every)
+        else:
+            write(None)
+        typer.echo(path)
+
+
+def _report_file(ledger: Ledger, output: Path | None) -> tuple[Storage, str]:
+    """Where the page goes."""
+    if output is None:
+        return ledger.storage, ledger.storage.path("report/index.html")
+    place = open_storage(output)
+    return place, place.root if output.suffix in (".html", ".htm") else place.path("index.html")
 
 
 @app.command()

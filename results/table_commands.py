@@ -30,7 +30,7 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: grids and their statistics, the paper's claims, predictions, searches, routing, what was spent, ...",
+    help="Tables: grid, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing.",
 )
 
 

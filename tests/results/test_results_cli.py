@@ -122,7 +122,7 @@ def test_torn_part_is_a_warning_and_verify_finds_it(tmp_path: Path) -> None:
 def test_report_prints_the_page_it_wrote(complete: Path, tmp_path: Path) -> None:
     result = _run("report", "--output", str(tmp_path / "out"), storage=complete)
     assert result.stdout.strip() == str(tmp_path / "out/index.html")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "fig2.png", "fig3.png", "fig6.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html"}
 
 
 def test_figure_goes_beside_the_ledger_by_default(tmp_path: Path, complete: Path) -> None:

@@ -1,12 +1,8 @@
-"""Figures and the report: the right marks, real images, no network, and any ledger can be drawn."""
+"""Figures: the right marks, real images, no network, and any ledger can be drawn."""
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
-import sys
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,14 +11,12 @@ import pytest
 from synthetic_ledger import START, exact_match, plan_row, synthetic_ledger
 
 from results.charts import encode_chart
-from results.figures import FIGURES, GRID_FIGURES
+from results.figures import GRID_FIGURES
 from results.grid import Grid, load_grid
 from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
 from results.parts import write_part
-from results.report import draw_report, render_report, summarise_ledger
 
-NOW = datetime(2026, 1, 6, tzinfo=UTC)
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<svg", "pdf": b"%PDF-", "html": b"<!DOCTYPE html>"}
 
 
@@ -180,60 +174,8 @@ def test_figure_html_needs_no_network(complete: Path) -> None:
     _assert_self_contained(encode_chart(fig3(_grid(complete)), "html").decode())
 
 
-def test_report_is_one_file_with_the_libraries_once(partial: Path) -> None:
-    page = render_report(Ledger(partial), generated_at=NOW)
-    _assert_self_contained(page)
-    assert page.count("window.vegaEmbed=") == 1
-    assert len(page) < 1_500_000
-    for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "Noise floor: mean", "§3.4"):
-        assert text in page
-    for name in GRID_FIGURES:
-        found = re.search(rf'id="{name}-spec">(.*?)</script>', page, re.DOTALL)
-        assert found
-        assert json.loads(found.group(1))["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
-
-
-def test_report_without_a_search_says_nothing_of_one(partial: Path) -> None:
-    page = render_report(Ledger(partial), generated_at=NOW)
-    assert "The search" not in page
-    assert not [name for name in set(FIGURES) - set(GRID_FIGURES) if f'id="{name}' in page]
-
-
-@pytest.mark.parametrize("sweep_id", [None, "search-1"])
-def test_report_has_a_section_on_the_newest_or_the_named_search(searched: Path, sweep_id: str | None) -> None:
-    page = render_report(Ledger(searched), generated_at=NOW, sweep_id=sweep_id)
-    _assert_self_contained(page)
-    assert f"<p>{sweep_id or 'narrowing-1'}: best is trial " in page
-    for name in ("fig3", "history", "intermediate", "rungs", "importance"):
-        assert f'<div class="chart" id="{name}"></div>' in page
-        assert f'id="{name}-spec"' in page
-    assert "<td>completed</td>" in page
-
-
-def test_report_without_optuna_leaves_the_importances_out(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    charts, notes = draw_report(Ledger(searched))
-    assert list(charts) == ["fig2", "fig3", "fig6", "history", "intermediate", "rungs"]
-    assert "figure importance left out: this needs Optuna, which is not installed here: pip install optuna" in notes
-    assert 'id="importance"' not in render_report(Ledger(searched), generated_at=NOW)
-
-
-def test_text_from_the_ledger_is_escaped_in_the_report(complete: Path) -> None:
-    page = render_report(Ledger(complete), generated_at=NOW)
-    assert "What is &lt;b&gt;answer&lt;/b&gt;" in page
-    assert "<b>answer</b>" not in page
-
-
-def test_summary_adds_up_hours(partial: Path) -> None:
-    summary = summarise_ledger(Ledger(partial))
-    assert summary.status_counts == {"completed": 22, "failed": 1, "planned": 1}
-    assert summary.gpu_hours == pytest.approx(23 * 50 / 3600)
-    assert summary.provenance.versions == {"python": ("3.11.7",), "torch": ("2.13.0",)}
-    assert [failure[1:] for failure in summary.failures] == [("exbert", "failed", "RuntimeError")]
-
-
 @pytest.mark.parametrize("state", ["empty", "one order", "one trainable", "nothing completed"])
-def test_any_ledger_can_be_drawn_and_reported(tmp_path: Path, state: str) -> None:
+def test_any_ledger_can_be_drawn(tmp_path: Path, state: str) -> None:
     trials = [("distilbert", share, "shuffled", 0) for share in (0, 20, 40, 60, 80, 100)]
     if state == "one order":
         synthetic_ledger(tmp_path, orders=("concatenated",))
@@ -244,4 +186,3 @@ def test_any_ledger_can_be_drawn_and_reported(tmp_path: Path, state: str) -> Non
     ledger = Ledger(tmp_path)
     for draw in GRID_FIGURES.values():
         assert encode_chart(draw(load_grid(ledger)), "svg").startswith(b"<svg")
-    assert "<h1>Sweep report</h1>" in render_report(ledger, generated_at=NOW)
