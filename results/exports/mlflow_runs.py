@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from results.errors import LedgerError
@@ -33,7 +33,8 @@ STATES = {
 }
 
 _DIGEST = "ledger_digest"
-_METRICS_AT_ONCE = 1000  # MLflow's most: mlflow/utils/validation.py, 3.17
+# MLflow's most: 1000 entities in a batch, of them 100 parameters (mlflow/utils/validation.py, 3.17).
+_METRICS_AT_ONCE = 890
 _PARAMETERS_AT_ONCE = 100
 _MOST_TAG_CHARACTERS = 8000
 
@@ -99,7 +100,7 @@ def _present(client: MlflowClient, experiment_id: str) -> dict[str, list[tuple[s
 
 
 def _write(client: MlflowClient, experiment_id: str, run: Run) -> None:
-    from mlflow.entities import Param
+    from mlflow.entities import Param, RunTag
 
     began = unix_ms(run.started_at or run.planned_at)
     tags = {name: value[:_MOST_TAG_CHARACTERS] for name, value in run.tags.items()}
@@ -107,17 +108,16 @@ def _write(client: MlflowClient, experiment_id: str, run: Run) -> None:
         tags["error"] = run.error[-_MOST_TAG_CHARACTERS:]  # a traceback ends with what matters
     created = client.create_run(experiment_id, start_time=began, tags=tags, run_name=run.name)
     run_id = created.info.run_id
-    parameters = [Param(name, str(value)) for name, value in run.parameters.items()]
-    for some in _batches(parameters, _PARAMETERS_AT_ONCE):
-        client.log_batch(run_id, params=some)
-    metrics = list(chain.from_iterable(_metrics(point.step, unix_ms(point.at), point.metrics) for point in run.points))
-    for batch in _batches(metrics, _METRICS_AT_ONCE):
-        client.log_batch(run_id, metrics=batch)
     if run.finished_at is None:
         client.update_run(run_id, status=STATES[run.status])
     else:
         client.set_terminated(run_id, STATES[run.status], end_time=unix_ms(run.finished_at))
-    client.set_tag(run_id, _DIGEST, run.digest)
+    parameters = [Param(name, str(value)) for name, value in run.parameters.items()]
+    metrics = list(chain.from_iterable(_metrics(point.step, unix_ms(point.at), point.metrics) for point in run.points))
+    batches = list(zip_longest(_batches(parameters, _PARAMETERS_AT_ONCE), _batches(metrics, _METRICS_AT_ONCE), fillvalue=[]))
+    for number, (params, some) in enumerate(batches, start=1):
+        whole = [RunTag(_DIGEST, run.digest)] if number == len(batches) else []
+        client.log_batch(run_id, metrics=some, params=params, tags=whole)
 
 
 def _metrics(step: int, at_ms: int, metrics: Mapping[str, float]) -> Iterator[Metric]:

@@ -58,11 +58,8 @@ def _replace(place: Storage, relative: str, content: bytes) -> bool:
     """True where the file was not there like that already."""
     path = place.path(relative)
     try:
-        if place.read(path).to_pybytes() == content:
+        if place.filesystem.get_file_info(path).is_file and place.read(path).to_pybytes() == content:
             return False
-    except FileNotFoundError:
-        pass
-    try:
         place.write(path, content)
     except OSError as error:
         raise LedgerError(f"cannot write runs to {place.shown!r}: {error}; give a folder such as ./tensorboard") from error

@@ -16,6 +16,9 @@ from results import Ledger, export_sweep
 from results.errors import LedgerError
 from results.exports.runs import Run, choose_sweep, load_runs, unix_ms
 
+# MLflow 3.17 with SQLAlchemy 2.1.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
