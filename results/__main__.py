@@ -16,7 +16,6 @@ from results.commands import (
     DEFAULT_STORAGE,
     FormatOption,
     OutputOption,
-    SearchOption,
     StorageOption,
     emit,
     existing_ledger,
@@ -25,6 +24,7 @@ from results.commands import (
     store,
     write_file,
 )
+from results.guard import QueryLimits
 from results.ledger import Ledger
 from results.parts import Storage, open_storage
 from results.table_commands import tables
@@ -47,13 +47,15 @@ def sql(
     storage: StorageOption = DEFAULT_STORAGE,
     format_name: FormatOption = "table",
     output: OutputOption = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that the query may take.")] = QueryLimits.seconds,
+    memory: Annotated[str, typer.Option(help="Memory that it may take, a share or a size such as 2GiB.")] = QueryLimits.memory,
 ) -> None:
     """Answer one SQL query over the ledger.
 
     Example: python -m results sql "SELECT status, count(*) AS trials FROM trials GROUP BY ALL" --format csv
     """
     with one_line_errors():
-        ledger = Ledger(storage)
+        ledger = Ledger(storage, limits=QueryLimits(seconds=timeout, memory=memory))
         if ledger.tables_read(query):
             ledger.require()
         emit(ledger.sql(query), format_name, output)
@@ -68,17 +70,10 @@ def columns(
 
     Example: python -m results columns trials
     """
-    import pyarrow as pa
-
-    from results.views import COLUMNS
+    from results.views import columns_table
 
     with one_line_errors():
-        if table is not None and table not in COLUMNS:
-            raise ValueError(f"table must be one of {', '.join(COLUMNS)}, got {table!r}")
-        chosen = [table] if table else list(COLUMNS)
-        rows = [(name, c.name, str(c.type), c.about) for name in chosen for c in COLUMNS[name]]
-        names = ("table", "column", "type", "meaning")
-        emit(pa.table([list(values) for values in zip(*rows, strict=True)], names=names), format_name, None)
+        emit(columns_table(table), format_name, None)
 
 
 @app.command()
@@ -185,24 +180,23 @@ def verify(
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Argument(help="Where to write, e.g. sqlite:///study.db.")],
-    to: Annotated[str, typer.Option("--to", help="optuna")] = "optuna",
+    target: Annotated[str, typer.Argument(help="Where to write: a folder, or a URL such as sqlite:///mlflow.db.")],
+    to: Annotated[str, typer.Option("--to", help="csv | mlflow | optuna | tensorboard | wandb")],
     storage: StorageOption = DEFAULT_STORAGE,
-    sweep: SearchOption = None,
+    sweep: Annotated[str | None, typer.Option("--sweep", help="Id of a grid or a search; without one, the newest.")] = None,
 ) -> None:
-    """Write a search as an Optuna study, which optuna-dashboard shows.
+    """Write a sweep for another tool, each trial a run; exporting again brings it up to date.
 
-    Example: python -m results export --to optuna sqlite:///study.db
+    Example: python -m results export --to mlflow sqlite:///mlflow.db
     """
     with one_line_errors():
-        if to != "optuna":
-            raise ValueError(f"--to must be optuna, got {to!r}")
-        from results.optuna_bridge import export_study
-        from results.search import load_search
+        from results.exports import TARGETS, export_sweep
 
-        found = load_search(existing_ledger(storage), sweep)
-        num_trials = export_study(found, target)
-        say_notes([f"study {found.sweep_id} with {num_trials} trials written; look at it with: optuna-dashboard {target}"])
+        done = export_sweep(existing_ledger(storage), to, target, sweep)
+        unchanged = f", {done.num_unchanged} were there already" if done.num_unchanged else ""
+        left_out = f", {done.num_left_out} that never started left out" if done.num_left_out else ""
+        look = TARGETS[to].look.format(target=target, sweep=done.sweep.sweep_id)
+        say_notes([f"{done.sweep.described}: {done.num_written} written{unchanged}{left_out}; look at it with: {look}"])
 
 
 if __name__ == "__main__":

@@ -3,14 +3,23 @@
 LedgerError                 the base: one line naming what is wrong and the next step
 ├── LedgerMissingError      nothing was ever written at this storage
 ├── NewerSchemaError        a part was written by a later version of this package
-├── OptunaMissingError      Optuna is needed and not installed
+├── PackageMissingError     an export needs a package that is not installed
+│   └── OptunaMissingError  ... or a figure, of Optuna
 └── QueryError              a statement was refused or does not fit the tables
 LedgerWarning               a part was skipped; the answer is complete but for it
 """
 
 from __future__ import annotations
 
-__all__ = ["LedgerError", "LedgerMissingError", "LedgerWarning", "NewerSchemaError", "OptunaMissingError", "QueryError"]
+__all__ = [
+    "LedgerError",
+    "LedgerMissingError",
+    "LedgerWarning",
+    "NewerSchemaError",
+    "OptunaMissingError",
+    "PackageMissingError",
+    "QueryError",
+]
 
 
 class LedgerError(Exception):
@@ -25,7 +34,11 @@ class NewerSchemaError(LedgerError):
     """A part has a schema version above this package's."""
 
 
-class OptunaMissingError(LedgerError):
+class PackageMissingError(LedgerError):
+    """A package of the extra `export` is not installed."""
+
+
+class OptunaMissingError(PackageMissingError):
     """Optuna is not installed."""
 
 

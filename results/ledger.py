@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,14 @@ import duckdb
 import pyarrow as pa
 
 from results.errors import LedgerMissingError, QueryError
+from results.guard import QueryLimits, check_reading, connect, ctrl_c, explain, lock, read_answer, unknown_name
 from results.parts import Storage, open_storage
 from results.scan import PartReader
 from results.schema import TABLES, arrow_schema
-from results.views import COLUMNS, VIEWS, needed_tables, raw_name
+from results.views import COLUMNS, VIEWS, columns_table, needed_tables, raw_name
 
 __all__ = ["Ledger"]
 
-_READING = {"SELECT", "EXPLAIN", "MULTI"}
-"""Statement types that only read: DESCRIBE, SHOW and SUMMARIZE parse as SELECT, PIVOT as MULTI."""
-
-_UNKNOWN = re.compile(r"(Referenced column|Table with name|Table|column named)\s+\"?([^\"\s!]+)\"?", re.IGNORECASE)
 _STREAM_FAILED = "reading the stream"
 
 
@@ -33,9 +30,21 @@ class Ledger:
     LedgerWarning that names it.
     """
 
-    def __init__(self, storage: str | Path | Storage) -> None:
+    def __init__(self, storage: str | Path | Storage, *, limits: QueryLimits | None = None) -> None:
         self.storage = open_storage(storage)
+        self._limits = limits or QueryLimits()
         self._parts = PartReader(self.storage)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.storage.shown!r})"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: how many rows each table has now, and what to ask."""
+        counts = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS num FROM {name}" for name in (*TABLES, *VIEWS))
+        found = self.sql(f"SELECT name, any_value(num) AS num FROM ({counts}) GROUP BY name ORDER BY name").to_pylist()
+        rows = "".join(f"<tr><td>{row['name']}</td><td>{row['num']:,}</td></tr>" for row in found)
+        head = "<tr><th>table</th><th>rows</th></tr>"
+        return f"<p>Ledger at <code>{escape(self.storage.shown)}</code></p><table>{head}{rows}</table>"
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -57,16 +66,18 @@ class Ledger:
     def table(self, name: str) -> pa.Table:
         """All rows of one table or view. Raises QueryError for a name that is not one of `results.views.COLUMNS`."""
         if name not in COLUMNS:
-            raise QueryError(_unknown_name(name, "table", list(COLUMNS)))
+            raise QueryError(unknown_name(name, "table", list(COLUMNS)))
         return self.sql(f'SELECT * FROM "{name}"')
 
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """The answer to one reading statement; `$name` in it takes its value from `parameters`.
 
+        `.to_pandas()` makes a data frame of it, where pandas is installed.
+
         Raises QueryError for a statement that writes or reaches outside the ledger, for more than one statement, and
         for names that do not exist; NewerSchemaError for a part of a later version.
         """
-        _check_reading(query)
+        check_reading(query)
         tables = self.tables_read(query)
         try:
             return self._answer(query, parameters, tables)
@@ -74,7 +85,23 @@ class Ledger:
             # Footers are checked before a query, pages only while it runs: find the bad part, then answer without it.
             if _STREAM_FAILED in str(error) and any(self._parts.skip_corrupt(table) for table in tables):
                 return self.sql(query, parameters)
-            raise QueryError(_explain(error, query)) from error
+            raise QueryError(explain(error, query, self._limits)) from error
+
+    def relation(self, query: str) -> duckdb.DuckDBPyRelation:
+        """A reading statement as a DuckDB relation, to go on from (`.filter`, `.aggregate`, `.df()`), over the ledger as it is
+        now; nothing runs before its rows are asked for.
+
+        Raises QueryError as `sql` does; duckdb.Error where something goes wrong later.
+        """
+        check_reading(query)
+        try:
+            return self.connection().sql(query)
+        except duckdb.Error as error:
+            raise QueryError(explain(error, query, self._limits)) from error
+
+    def columns(self, table: str | None = None) -> pa.Table:
+        """Every column of one table, or of all: table, column, type, meaning. Raises ValueError for an unknown table."""
+        return columns_table(table)
 
     def verify(self) -> tuple[Mapping[str, str], int]:
         """Read every page of every part: the unreadable ones with the reason, and how many parts there are."""
@@ -88,56 +115,16 @@ class Ledger:
 
     def _answer(self, query: str, parameters: Mapping[str, Any] | None, tables: list[str]) -> pa.Table:
         with self._connect(tables) as connection:
-            relation = connection.sql(query, params=dict(parameters) if parameters else None)
-            return relation.to_arrow_table()
+            return read_answer(connection, query, parameters, self._limits)
 
     def _connect(self, tables: list[str]) -> duckdb.DuckDBPyConnection:
-        offline = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        # Without this, a name in a query would also find Python variables of the calling frames.
-        connection = duckdb.connect(config={**offline, "python_enable_replacements": False})
-        for table in TABLES:
-            rows = self._parts.dataset(table) if table in tables else pa.Table.from_batches([], arrow_schema(table))
-            connection.register(raw_name(table), rows)
-        for name, query in VIEWS.items():
-            connection.execute(f"CREATE VIEW {name} AS {query}")
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
+        datasets = {table: self._parts.dataset(table) for table in tables}
+        with ctrl_c():
+            connection = connect()
+            for table in TABLES:
+                rows = datasets[table] if table in tables else pa.Table.from_batches([], arrow_schema(table))
+                connection.register(raw_name(table), rows)
+            for name, query in VIEWS.items():
+                connection.execute(f"CREATE VIEW {name} AS {query}")
+            lock(connection, self._limits)
         return connection
-
-
-def _check_reading(query: str) -> None:
-    try:
-        statements = duckdb.extract_statements(query)
-    except duckdb.Error as error:
-        raise QueryError(_explain(error, query)) from error
-    if len(statements) != 1:
-        raise QueryError(f"one statement at a time, got {len(statements)}")
-    kind = statements[0].type.name
-    if kind not in _READING:
-        raise QueryError(f"the ledger is read-only: allowed are SELECT, WITH, DESCRIBE, SHOW and EXPLAIN, got {kind}")
-
-
-def _explain(error: duckdb.Error, query: str) -> str:
-    """DuckDB's message in one line, and for an unknown name the nearest known one."""
-    lines = str(error).split("\n\n")[0].splitlines()
-    message = " ".join(line.strip() for line in lines if not line.startswith(("Candidate bindings", "Did you mean")))
-    words = set(re.findall(r"\w+", query.lower()))
-    found = _UNKNOWN.search(message)
-    if isinstance(error, duckdb.PermissionException):
-        return f"{message}; a query sees only the ledger's tables: {', '.join(COLUMNS)}"
-    if isinstance(error, duckdb.CatalogException) and found and "Table" in message:
-        return _unknown_name(found.group(2), "table", list(COLUMNS))
-    if isinstance(error, duckdb.BinderException) and found:
-        homes = [table for table, columns in COLUMNS.items() if found.group(2) in {column.name for column in columns}]
-        if homes:
-            return f"the tables of this query have no column {found.group(2)!r}; it is in {', '.join(homes)}"
-        read = [columns for table, columns in COLUMNS.items() if table in words] or list(COLUMNS.values())
-        return _unknown_name(found.group(2), "column", sorted({column.name for columns in read for column in columns}))
-    return message
-
-
-def _unknown_name(name: str, kind: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    nearest = f", the nearest is {close[0]!r}" if close else ""
-    return f"no {kind} {name!r}{nearest}; the tables are {', '.join(COLUMNS)} (`python -m results columns TABLE` lists columns)"

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from results.schema import TABLES, Column
 from results.spending_view import SPENDING, SPENDING_COLUMNS
 from results.trials_view import COUNTING, TRIALS, TRIALS_COLUMNS
 
-__all__ = ["COLUMNS", "SUPERSEDED", "VIEWS", "needed_tables", "raw_name"]
+__all__ = ["COLUMNS", "SUPERSEDED", "VIEWS", "columns_table", "needed_tables", "raw_name"]
 
 SUPERSEDED: dict[str, tuple[str, ...]] = {
     "reports": ("trial_key", "step"),
@@ -88,3 +90,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     **{raw_name(table): TABLES[table] for table in SUPERSEDED},
 }
 """Every table that can be queried and what its columns hold."""
+
+
+def columns_table(table: str | None = None) -> pa.Table:
+    """Every column of one table, or of all: table, column, type, meaning. Raises ValueError for an unknown table."""
+    if table is not None and table not in COLUMNS:
+        raise ValueError(f"table must be one of {', '.join(COLUMNS)}, got {table!r}")
+    chosen = [table] if table else list(COLUMNS)
+    rows = [(name, column.name, str(column.type), column.about) for name in chosen for column in COLUMNS[name]]
+    return pa.table([list(values) for values in zip(*rows, strict=True)], names=("table", "column", "type", "meaning"))

@@ -34,7 +34,7 @@ def url(tmp_path: Path) -> str:
 
 
 def _export(storage: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["export", *arguments, "--storage", str(storage)])
+    return CliRunner().invoke(app, ["export", "--to", "optuna", *arguments, "--storage", str(storage)])
 
 
 def _load(name: str, url: str) -> Iterator[optuna.Study]:
@@ -117,9 +117,10 @@ def test_epochs_between_whole_ones_become_steps(tmp_path: Path, url: str) -> Non
 
 
 def test_two_objectives_make_a_study_with_a_pareto_front(searched: Path, url: str) -> None:
-    result = _export(searched, "--to", "optuna", url, "--sweep", SEARCH_ID)
+    result = _export(searched, url, "--sweep", SEARCH_ID)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert f"study {SEARCH_ID} with {NUM_TRIALS + 1} trials written" in result.stderr
+    assert f"search {SEARCH_ID} ({NUM_TRIALS + 1} trials): {NUM_TRIALS + 1} written" in result.stderr
+    assert f"optuna-dashboard {url}" in result.stderr
     [study] = _load(SEARCH_ID, url)
     assert study.metric_names == ["val_qa_loss", "train_seconds"]
     front = {trial.user_attrs["number"] for trial in study.best_trials} - {-1}
@@ -149,7 +150,6 @@ def test_study_that_is_there_already_is_left_alone(search: Search, url: str) -> 
     [
         (["nowhere"], "error: cannot write a study to 'nowhere'"),
         (["sqlite:////none/study.db"], "error: cannot write a study to 'sqlite:////none/study.db'"),
-        (["--to", "mlflow", "sqlite:///x"], "error: --to must be optuna, got 'mlflow'"),
         (["sqlite:///x", "--sweep", "search-7"], "error: no search 'search-7' in the ledger, the nearest is 'search-1'"),
     ],
 )
