@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from results.errors import QueryError
+from results.sql_text import sql_text
 from results.views import COLUMNS
 
 __all__ = ["QueryLimits", "check_reading", "connect", "ctrl_c", "explain", "lock", "read_answer", "unknown_name"]
@@ -80,8 +81,8 @@ def connect() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={**offline, "python_enable_replacements": False})
 
 
-def lock(connection: duckdb.DuckDBPyConnection, limits: QueryLimits) -> None:
-    """From now on the connection reaches no file, takes no more than `limits`, and none of this can be changed."""
+def lock(connection: duckdb.DuckDBPyConnection, limits: QueryLimits, files: Iterable[str] = ()) -> None:
+    """From now on the connection reaches no file but `files`, takes no more than `limits`, and none of this can be changed."""
     # By default DuckDB would spill into the working directory.
     spill = Path(tempfile.gettempdir()) / f"ledger-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     settings = {
@@ -93,9 +94,9 @@ def lock(connection: duckdb.DuckDBPyConnection, limits: QueryLimits) -> None:
         "enable_external_access": False,
         "lock_configuration": True,
     }
+    connection.execute(f"SET allowed_paths = [{', '.join(sql_text(path) for path in files)}]")
     for name, value in settings.items():
-        quoted = str(value).replace("'", "''")
-        connection.execute(f"SET {name} = '{quoted}'")
+        connection.execute(f"SET {name} = {sql_text(str(value))}")
 
 
 def check_reading(query: str) -> None:

@@ -1,4 +1,4 @@
-"""The ledger as SQL: DuckDB over Arrow datasets, read-only, with no access to files or extensions."""
+"""The ledger as SQL: DuckDB over the parts and compacted files, read-only, with no access to other files or extensions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from results.compacted import read_index
 from results.errors import LedgerMissingError, QueryError
 from results.guard import QueryLimits, check_reading, connect, ctrl_c, explain, lock, read_answer, unknown_name
 from results.parts import Storage, open_storage
-from results.scan import PartReader
-from results.schema import TABLES, arrow_schema
-from results.views import COLUMNS, VIEWS, columns_table, needed_tables, raw_name
+from results.relations import create_relations, create_views, local_files
+from results.scan import PartReader, StoredTable
+from results.schema import TABLES
+from results.superseded import Superseded, find_superseded
+from results.views import COLUMNS, VIEWS, columns_table, needed_tables
 
 __all__ = ["Ledger"]
 
-_STREAM_FAILED = "reading the stream"
+_FILE_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
+"""What DuckDB raises when a file that it reads is gone or damaged, and sometimes for other reasons."""
+
+_TRIES = 20
+"""How often a query is asked again when a file that it reads is replaced or turns out to be damaged."""
 
 
 class Ledger:
@@ -34,6 +41,7 @@ class Ledger:
         self.storage = open_storage(storage)
         self._limits = limits or QueryLimits()
         self._parts = PartReader(self.storage)
+        self._superseded: dict[str, tuple[StoredTable, StoredTable, Superseded]] = {}
 
     def __repr__(self) -> str:
         return f"Ledger({self.storage.shown!r})"
@@ -79,13 +87,15 @@ class Ledger:
         """
         check_reading(query)
         tables = self.tables_read(query)
-        try:
-            return self._answer(query, parameters, tables)
-        except duckdb.Error as error:
-            # Footers are checked before a query, pages only while it runs: find the bad part, then answer without it.
-            if _STREAM_FAILED in str(error) and any(self._parts.skip_corrupt(table) for table in tables):
-                return self.sql(query, parameters)
-            raise QueryError(explain(error, query, self._limits)) from error
+        for tries_left in reversed(range(_TRIES)):
+            read = self._read(tables)
+            try:
+                return self._answer(query, parameters, read)
+            except duckdb.Error as error:
+                # Footers are checked before a query, pages only while it runs: find the bad file, then answer without it.
+                if not (tries_left and (self._is_outdated(read, error) or self._is_damaged(read, error))):
+                    raise QueryError(explain(error, query, self._limits)) from error
+        raise AssertionError
 
     def relation(self, query: str) -> duckdb.DuckDBPyRelation:
         """A reading statement as a DuckDB relation, to go on from (`.filter`, `.aggregate`, `.df()`), over the ledger as it is
@@ -104,27 +114,52 @@ class Ledger:
         return columns_table(table)
 
     def verify(self) -> tuple[Mapping[str, str], int]:
-        """Read every page of every part: the unreadable ones with the reason, and how many parts there are."""
+        """Read every page of every part and compacted file: the unreadable ones with the reason, and how many there are."""
         for table in TABLES:
             self._parts.skip_corrupt(table)
-        return self.skipped, sum(len(self.storage.parts(table)) for table in TABLES)
+        files = {(table, file) for table in TABLES for file in read_index(self.storage, table)["file"].to_pylist()}
+        return self.skipped, sum(len(self.storage.parts(table)) for table in TABLES) + len(files)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """A locked DuckDB connection over the whole ledger as it is now; the caller closes it."""
-        return self._connect(list(TABLES))
+        """A locked DuckDB connection over the whole ledger as it is now; the caller closes it.
 
-    def _answer(self, query: str, parameters: Mapping[str, Any] | None, tables: list[str]) -> pa.Table:
-        with self._connect(tables) as connection:
+        A compaction meanwhile can take away the files that it reads; ask for another one then.
+        """
+        return self._connect(self._read(list(TABLES)))
+
+    def _read(self, tables: list[str]) -> dict[str, StoredTable]:
+        return {table: self._parts.read(table) for table in tables}
+
+    def _is_outdated(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
+        """True when a compaction has taken away what a query was about to read."""
+        if not isinstance(error, (*_FILE_ERRORS, duckdb.PermissionException)):  # a missing file's name is tried as a pattern
+            return False
+        return any(self._parts.read(table) is not stored for table, stored in read.items())
+
+    def _is_damaged(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
+        """True when files that a query read are damaged; they are skipped from now on."""
+        found = [self._parts.skip_corrupt(table) for table in read] if isinstance(error, _FILE_ERRORS) else []
+        return any(found)
+
+    def _answer(self, query: str, parameters: Mapping[str, Any] | None, read: Mapping[str, StoredTable]) -> pa.Table:
+        with self._connect(read) as connection:
             return read_answer(connection, query, parameters, self._limits)
 
-    def _connect(self, tables: list[str]) -> duckdb.DuckDBPyConnection:
-        datasets = {table: self._parts.dataset(table) for table in tables}
+    def _connect(self, read: Mapping[str, StoredTable]) -> duckdb.DuckDBPyConnection:
         with ctrl_c():
             connection = connect()
-            for table in TABLES:
-                rows = datasets[table] if table in tables else pa.Table.from_batches([], arrow_schema(table))
-                connection.register(raw_name(table), rows)
-            for name, query in VIEWS.items():
-                connection.execute(f"CREATE VIEW {name} AS {query}")
-            lock(connection, self._limits)
+            create_relations(connection, self.storage, read)
+            create_views(connection, self.storage, read, lambda table: self._find_superseded(table, read))
+            lock(connection, self._limits, local_files(self.storage, read.values()))
         return connection
+
+    def _find_superseded(self, table: str, read: Mapping[str, StoredTable]) -> Superseded:
+        """Found anew only when the table or the attempts have changed."""
+        stored, attempts = read[table], read["attempts"]
+        known = self._superseded.get(table)
+        if known is None or known[0] is not stored or known[1] is not attempts:
+            with duckdb.connect() as connection:
+                create_relations(connection, self.storage, {table: stored, "attempts": attempts})
+                known = (stored, attempts, find_superseded(connection, stored, f"_uncompacted_{table}"))
+            self._superseded[table] = known
+        return known[2]
