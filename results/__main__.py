@@ -1,4 +1,4 @@
-"""Ask the ledger: `python -m results sql | columns | table | figure | report | verify | export`.
+"""Ask the ledger: `python -m results sql | columns | table | figure | report | verify | compact | export`.
 
 Data goes to stdout, talk to stderr. Exit 0: answered; 1: `verify` found something; 2: the question or the storage is at
 fault (one line says how).
@@ -161,6 +161,24 @@ def verify(
         say_notes([f"{found.num_parts} parts read, {len(found.findings)} findings"])
     if found.findings:
         raise typer.Exit(1)
+
+
+@app.command()
+def compact(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = "table",
+    output: OutputOption = None,
+) -> None:
+    """Merge the ledger's many small parts into few large, sorted files; safe while sweeps run. Prints parts and bytes by table.
+
+    Example: python -m results compact
+    """
+    from results.compact import compact as compact_ledger
+
+    with one_line_errors():
+        done = compact_ledger(storage)
+        emit(done.to_arrow(), format_name, output)
+        say_notes([f"left as it is, since it cannot be read: {path}: {reason}" for path, reason in sorted(done.left.items())])
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The ledger as SQL: DuckDB over Arrow datasets, read-only, with no access to files or extensions."""
+"""The ledger as SQL: DuckDB over the parts and compacted files, read-only, with no access to other files or extensions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from results.compacted import read_index
 from results.errors import LedgerMissingError, QueryError
 from results.parts import Storage, open_storage
-from results.scan import PartReader
-from results.schema import TABLES, arrow_schema
-from results.views import COLUMNS, VIEWS, needed_tables, raw_name
+from results.relations import create_relations, create_views, local_files
+from results.scan import PartReader, StoredTable
+from results.schema import TABLES
+from results.sql_text import sql_text
+from results.superseded import Superseded, find_superseded
+from results.views import COLUMNS, needed_tables
 
 __all__ = ["Ledger"]
 
@@ -23,7 +27,11 @@ _READING = {"SELECT", "EXPLAIN", "MULTI"}
 """Statement types that only read: DESCRIBE, SHOW and SUMMARIZE parse as SELECT, PIVOT as MULTI."""
 
 _UNKNOWN = re.compile(r"(Referenced column|Table with name|Table|column named)\s+\"?([^\"\s!]+)\"?", re.IGNORECASE)
-_STREAM_FAILED = "reading the stream"
+_FILE_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
+"""What DuckDB raises when a file that it reads is gone or damaged, and sometimes for other reasons."""
+
+_TRIES = 5
+"""How often a query is asked again when a file that it reads is replaced or turns out to be damaged."""
 
 
 class Ledger:
@@ -36,6 +44,7 @@ class Ledger:
     def __init__(self, storage: str | Path | Storage) -> None:
         self.storage = open_storage(storage)
         self._parts = PartReader(self.storage)
+        self._superseded: dict[str, tuple[StoredTable, StoredTable, Superseded]] = {}
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -68,42 +77,66 @@ class Ledger:
         """
         _check_reading(query)
         tables = self.tables_read(query)
-        try:
-            return self._answer(query, parameters, tables)
-        except duckdb.Error as error:
-            # Footers are checked before a query, pages only while it runs: find the bad part, then answer without it.
-            if _STREAM_FAILED in str(error) and any(self._parts.skip_corrupt(table) for table in tables):
-                return self.sql(query, parameters)
-            raise QueryError(_explain(error, query)) from error
+        for tries_left in reversed(range(_TRIES)):
+            read = self._read(tables)
+            try:
+                return self._answer(query, parameters, read)
+            except duckdb.Error as error:
+                # Footers are checked before a query, pages only while it runs: find the bad file, then answer without it.
+                if not (tries_left and isinstance(error, _FILE_ERRORS) and self._has_changed(read)):
+                    raise QueryError(_explain(error, query)) from error
+        raise AssertionError
 
     def verify(self) -> tuple[Mapping[str, str], int]:
-        """Read every page of every part: the unreadable ones with the reason, and how many parts there are."""
+        """Read every page of every part and compacted file: the unreadable ones with the reason, and how many there are."""
         for table in TABLES:
             self._parts.skip_corrupt(table)
-        return self.skipped, sum(len(self.storage.parts(table)) for table in TABLES)
+        files = {(table, file) for table in TABLES for file in read_index(self.storage, table)["file"].to_pylist()}
+        return self.skipped, sum(len(self.storage.parts(table)) for table in TABLES) + len(files)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """A locked DuckDB connection over the whole ledger as it is now; the caller closes it."""
-        return self._connect(list(TABLES))
+        """A locked DuckDB connection over the whole ledger as it is now; the caller closes it.
 
-    def _answer(self, query: str, parameters: Mapping[str, Any] | None, tables: list[str]) -> pa.Table:
-        with self._connect(tables) as connection:
+        A compaction meanwhile can take away the files that it reads; ask for another one then.
+        """
+        return self._connect(self._read(list(TABLES)))
+
+    def _read(self, tables: list[str]) -> dict[str, StoredTable]:
+        return {table: self._parts.read(table) for table in tables}
+
+    def _has_changed(self, read: Mapping[str, StoredTable]) -> bool:
+        """True when files that a query read are gone by now, or are damaged and so will be skipped."""
+        damaged = [path for table in read for path in self._parts.skip_corrupt(table)]
+        return bool(damaged) or any(self._parts.read(table) is not stored for table, stored in read.items())
+
+    def _answer(self, query: str, parameters: Mapping[str, Any] | None, read: Mapping[str, StoredTable]) -> pa.Table:
+        with self._connect(read) as connection:
             relation = connection.sql(query, params=dict(parameters) if parameters else None)
             return relation.to_arrow_table()
 
-    def _connect(self, tables: list[str]) -> duckdb.DuckDBPyConnection:
+    def _connect(self, read: Mapping[str, StoredTable]) -> duckdb.DuckDBPyConnection:
         offline = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
         # Without this, a name in a query would also find Python variables of the calling frames.
         connection = duckdb.connect(config={**offline, "python_enable_replacements": False})
-        for table in TABLES:
-            rows = self._parts.dataset(table) if table in tables else pa.Table.from_batches([], arrow_schema(table))
-            connection.register(raw_name(table), rows)
-        for name, query in VIEWS.items():
-            connection.execute(f"CREATE VIEW {name} AS {query}")
+        create_relations(connection, self.storage, read)
+        create_views(connection, self.storage, read, lambda table: self._find_superseded(table, read))
         connection.execute("SET TimeZone = 'UTC'")
+        allowed = ", ".join(sql_text(path) for path in local_files(self.storage, read.values()))
+        connection.execute(f"SET allowed_paths = [{allowed}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         return connection
+
+    def _find_superseded(self, table: str, read: Mapping[str, StoredTable]) -> Superseded:
+        """Found anew only when the table or the attempts have changed."""
+        stored, attempts = read[table], read["attempts"]
+        known = self._superseded.get(table)
+        if known is None or known[0] is not stored or known[1] is not attempts:
+            with duckdb.connect() as connection:
+                create_relations(connection, self.storage, {table: stored, "attempts": attempts})
+                known = (stored, attempts, find_superseded(connection, stored, f"_uncompacted_{table}"))
+            self._superseded[table] = known
+        return known[2]
 
 
 def _check_reading(query: str) -> None:

@@ -1,8 +1,10 @@
 """Parts of the ledger on a storage: named, written whole, replaced atomically or never.
 
-    <storage>/ledger/<table>/<name>.parquet
+    <storage>/ledger/<table>/<name>.parquet     a part
+    <storage>/ledger/<table>/<name>~.parquet    a part that a compaction has set aside to remove it (see `results.compact`)
 
-Readers take a part whose name ends in `.parquet` and does not begin with a dot; anything else is unfinished.
+Readers take a part whose name ends in `.parquet` and does not begin with a dot; anything else is unfinished. Parts that were
+merged into compacted files are found by their index (see `results.compacted`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,23 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
+from results.compacted import (
+    INDEX_NAME,
+    UNREADABLE,
+    compacted_attempts,
+    compacted_path,
+    compacted_row,
+    has_torn_rows,
+    means_damage,
+)
 from results.schema import TABLES, Column, arrow_schema
 
 __all__ = [
+    "ASIDE",
     "PART_SUFFIX",
     "PartInfo",
     "Storage",
+    "aside_path",
     "attempt_part",
     "list_attempts",
     "open_storage",
@@ -36,10 +49,15 @@ __all__ = [
 ]
 
 PART_SUFFIX = ".parquet"
+ASIDE = "~"
+"""What the name of a part set aside ends with; no part's own name can hold it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OBJECT_STORES = {"s3", "gcs", "abfs"}
 """They have no folders to make."""
+
+_TRIES = 5
+"""How often reading begins anew when a compaction removes what was just listed."""
 
 _temporary_ids = itertools.count()
 
@@ -55,8 +73,8 @@ class PartInfo:
 
     @property
     def name(self) -> str:
-        """The part's name without folder and suffix."""
-        return self.path.rsplit("/", 1)[-1].removesuffix(PART_SUFFIX)
+        """The part's name without folder and suffix, also when it was set aside."""
+        return self.path.rsplit("/", 1)[-1].removesuffix(PART_SUFFIX).removesuffix(ASIDE)
 
     @property
     def num_bytes(self) -> int:
@@ -104,10 +122,29 @@ class Storage:
         return sorted((info for info in self.filesystem.get_file_info(selector) if info.is_file), key=lambda info: info.path)
 
     def parts(self, table: str) -> list[PartInfo]:
-        """The finished parts of `table`, sorted by path; none when the folder does not exist."""
+        """The finished parts of `table` that are files of their own, sorted by path; none when the folder does not exist.
+
+        A part that was set aside counts until a newer version of it is written.
+        """
         folder = fs.FileSelector(self.path(f"ledger/{table}"), allow_not_found=True)
-        infos = [info for info in self.filesystem.get_file_info(folder) if _is_finished(info)]
-        return sorted((PartInfo(table, i.path, (i.mtime_ns or 0, i.size)) for i in infos), key=lambda part: part.path)
+        infos = sorted((i for i in self.filesystem.get_file_info(folder) if _is_part(i)), key=lambda info: info.path)
+        parts: dict[str, PartInfo] = {}
+        for info in infos:
+            part = PartInfo(table, info.path, (info.mtime_ns or 0, info.size))
+            parts.setdefault(part.name, part)  # <name>.parquet sorts before <name>~.parquet
+        return list(parts.values())
+
+    def part_names(self, table: str) -> set[str]:
+        """The names of `parts`; on a local disk much quicker than those, since no file is looked at."""
+        if not self.is_local:
+            return {part.name for part in self.parts(table)}
+        try:
+            with os.scandir(self.path(f"ledger/{table}")) as entries:
+                files = [entry.name for entry in entries if entry.name.endswith(PART_SUFFIX)]
+        except FileNotFoundError:
+            return set()
+        names = {file.removesuffix(PART_SUFFIX) for file in files if not file.startswith(".")}
+        return {name.removesuffix(ASIDE) for name in names - {INDEX_NAME}}
 
     def read(self, path: str) -> pa.Buffer:
         """The bytes of one file, all from the same version of it. Raises FileNotFoundError."""
@@ -152,8 +189,9 @@ def attempt_part(trial_key: str, attempt: int) -> str:
 
 def list_attempts(storage: str | Path | Storage, trial_key: str) -> list[int]:
     """The numbers of the attempts that wrote to the `attempts` table, ascending."""
-    named = (part.name.rpartition("-") for part in open_storage(storage).parts("attempts"))
-    return sorted(int(number) for key, _, number in named if key == trial_key and number.isdecimal())
+    place = open_storage(storage)
+    own = _own_attempts(place, "attempts", trial_key)  # before the index: what is compacted meanwhile is there
+    return sorted(own | {held["attempt"] for held in compacted_attempts(place, "attempts", trial_key)})
 
 
 def read_attempts(storage: str | Path | Storage, trial_key: str) -> list[dict[str, Any]]:
@@ -162,31 +200,64 @@ def read_attempts(storage: str | Path | Storage, trial_key: str) -> list[dict[st
     Every row has every column. A part that cannot be read still takes its number: all its other columns are null.
     """
     place = open_storage(storage)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return _read_attempts(place, trial_key)
+        except FileNotFoundError:  # compacted since it was listed
+            if not tries_left:
+                raise
+    raise AssertionError
+
+
+def _read_attempts(place: Storage, trial_key: str) -> list[dict[str, Any]]:
+    own = _own_attempts(place, "attempts", trial_key)  # before the index: what is compacted meanwhile is there
+    compacted = {held["attempt"]: held for held in compacted_attempts(place, "attempts", trial_key)}
+    nulls = dict.fromkeys(column.name for column in TABLES["attempts"])
     rows = []
-    for number in list_attempts(place, trial_key):
-        row = dict.fromkeys(column.name for column in TABLES["attempts"])
-        rows.append({**row, "trial_key": trial_key, "attempt": number, **_attempt_row(place, attempt_part(trial_key, number))})
+    for number in sorted(own | compacted.keys()):
+        try:
+            if number in own:
+                row = _own_row(place, attempt_part(trial_key, number))
+            else:
+                row = compacted_row(place, "attempts", compacted[number])
+        except UNREADABLE as error:
+            if not means_damage(error):
+                raise
+            row = {}
+        if row is not None:
+            rows.append({**nulls, "trial_key": trial_key, "attempt": number, **row})
     return rows
 
 
-def _attempt_row(place: Storage, part: str) -> dict[str, Any]:
+def _own_attempts(place: Storage, table: str, trial_key: str) -> set[int]:
+    named = (name.rpartition("-") for name in place.part_names(table))
+    return {int(number) for key, _, number in named if key == trial_key and number.isdecimal()}
+
+
+def _own_row(place: Storage, part: str) -> dict[str, Any] | None:
+    """The first row of a part that is a file; None where it is empty, which says that it is to be forgotten."""
+    path = place.part_path("attempts", part)
     try:
-        content = place.read(place.part_path("attempts", part))
+        content = place.read(path)
     except FileNotFoundError:
-        return {}
-    try:
-        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
-    except (pa.ArrowException, OSError, ValueError):
-        return {}
-    return dict(rows[0]) if rows else {}
+        content = place.read(aside_path(path))
+    rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+    return dict(rows[0]) if rows else None
 
 
 def torn_parts(storage: str | Path | Storage, trial_key: str) -> list[str]:
-    """The parts of the trial's attempts that cannot be read; without DuckDB, for workers."""
+    """The files with rows of the trial's attempts that cannot be read; without DuckDB, for workers."""
     place = open_storage(storage)
     tables = [table for table, columns in TABLES.items() if any(column.name == "step" for column in columns)]
-    parts = [part for table in tables for part in place.parts(table) if part.name.rpartition("-")[0] == trial_key]
-    return [part.path for part in parts if not _is_readable(place, part.path)]
+    return [path for table in tables for path in _torn_files(place, table, trial_key)]
+
+
+def _torn_files(place: Storage, table: str, trial_key: str) -> list[str]:
+    own = {attempt_part(trial_key, number) for number in _own_attempts(place, table, trial_key)}
+    paths = [place.part_path(table, part) for part in sorted(own)]
+    torn = [path for path in paths if not _is_readable(place, path)]
+    compacted = [held for held in compacted_attempts(place, table, trial_key) if held["part"] not in own]
+    return torn + [compacted_path(place, table, held["file"]) for held in compacted if has_torn_rows(place, table, held)]
 
 
 def _is_readable(place: Storage, path: str) -> bool:
@@ -197,7 +268,7 @@ def _is_readable(place: Storage, path: str) -> bool:
         return True
     try:
         pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError):
+    except UNREADABLE:
         return False
     return True
 
@@ -255,8 +326,15 @@ def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f" (nearest: {close[0]!r})" if close else ""
 
 
-def _is_finished(info: fs.FileInfo) -> bool:
-    return info.is_file and info.base_name.endswith(PART_SUFFIX) and not info.base_name.startswith(".")
+def aside_path(path: str) -> str:
+    """Where a compaction sets a part aside."""
+    return f"{path.removesuffix(PART_SUFFIX)}{ASIDE}{PART_SUFFIX}"
+
+
+def _is_part(info: fs.FileInfo) -> bool:
+    name = info.base_name
+    is_finished = info.is_file and name.endswith(PART_SUFFIX) and not name.startswith(".")
+    return is_finished and name != f"{INDEX_NAME}{PART_SUFFIX}"
 
 
 def _replace_local(target: Path, content: bytes | pa.Buffer, unique: str) -> None:

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
 3: `searches` and `decisions`; params_active in attempts.
+4: compacted files (see `results.compacted`); the tables are those of 3.
 """
 
 

@@ -1,27 +1,21 @@
-"""What users query: the stored tables with superseded rows left out, `trials` and `spending`, as SQL over the parts.
+"""What users query: the stored tables with superseded rows left out, `trials` and `spending`, and what their columns hold.
 
-`all_reports`, `all_evaluations`, `all_predictions` and `all_routing` hold the rows of every attempt.
+`all_reports`, `all_evaluations`, `all_predictions` and `all_routing` hold the rows of every attempt; which of them count is
+told by `results.superseded`.
 """
 
 from __future__ import annotations
 
 from results.schema import TABLES, Column
 from results.spending_view import SPENDING, SPENDING_COLUMNS
-from results.trials_view import COUNTING, TRIALS, TRIALS_COLUMNS
+from results.superseded import SUPERSEDED
+from results.trials_view import TRIALS, TRIALS_COLUMNS
 
 __all__ = ["COLUMNS", "SUPERSEDED", "VIEWS", "needed_tables", "raw_name"]
 
-SUPERSEDED: dict[str, tuple[str, ...]] = {
-    "reports": ("trial_key", "step"),
-    "evaluations": ("trial_key", "step", "split", "domain"),
-    "predictions": (),
-    "routing": ("trial_key", "step", "split", "domain", "layer", "expert"),
-}
-"""Tables in which a later attempt's rows replace an earlier one's, and what identifies a row; predictions go by attempt."""
-
 
 def raw_name(table: str) -> str:
-    """The name under which a stored table's parts are registered, rows of every attempt included."""
+    """The name under which a stored table's rows are found, those of every attempt included."""
     return f"all_{table}" if table in SUPERSEDED else table
 
 
@@ -37,49 +31,8 @@ def needed_tables(words: set[str]) -> list[str]:
     return [table for table in TABLES if table in needed]
 
 
-# The latest step an attempt's rows may have: no later attempt began before it. A null resumed_step began from 0.
-_KEPT_STEPS = f"""
-    SELECT trial_key, attempt,
-           min(coalesce(resumed_step, 0)) OVER (
-               PARTITION BY trial_key ORDER BY attempt ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
-           ) AS keep_until
-    FROM ({COUNTING})
-"""
-
-
-def _current_rows(table: str, identity: tuple[str, ...]) -> str:
-    """Rows up to every later attempt's starting step; QUALIFY decides where the attempts table itself lost a part."""
-    return f"""
-    SELECT rows.* FROM all_{table} AS rows
-    ASOF LEFT JOIN ({_KEPT_STEPS}) AS later ON rows.trial_key = later.trial_key AND rows.attempt < later.attempt
-    WHERE (later.keep_until IS NULL OR rows.step <= later.keep_until)
-      AND NOT EXISTS (
-          FROM attempts AS done
-          WHERE done.trial_key = rows.trial_key AND done.status = 'completed' AND done.attempt < rows.attempt
-      )
-    QUALIFY row_number() OVER (PARTITION BY {", ".join(f"rows.{name}" for name in identity)} ORDER BY rows.attempt DESC) = 1
-    """
-
-
-_PREDICTIONS = """
-    WITH newest AS (
-        SELECT trial_key, coalesce(min(attempt) FILTER (status = 'completed'), max(attempt)) AS attempt
-        FROM (
-            SELECT trial_key, attempt, NULL AS status FROM all_predictions
-            UNION SELECT trial_key, attempt, status FROM attempts
-        )
-        GROUP BY trial_key
-    )
-    SELECT rows.* FROM all_predictions AS rows SEMI JOIN newest USING (trial_key, attempt)
-"""
-
-VIEWS: dict[str, str] = {
-    **{table: _current_rows(table, identity) for table, identity in SUPERSEDED.items() if identity},
-    "predictions": _PREDICTIONS,
-    "trials": TRIALS,
-    "spending": SPENDING,
-}
-"""Each view's query over the registered parts."""
+VIEWS: dict[str, str] = {"trials": TRIALS, "spending": SPENDING}
+"""Each view's query over the stored tables."""
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": TRIALS_COLUMNS,

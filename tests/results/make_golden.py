@@ -16,11 +16,13 @@ from synthetic_search import synthetic_narrowing, synthetic_search
 from typer.testing import CliRunner
 
 from results.__main__ import app
+from results.compact import compact
 from results.schema import SCHEMA_VERSION
 
 FOLDER = Path(__file__).parent / "golden"
 STORES = {version: FOLDER / f"store-v{version}" for version in range(1, SCHEMA_VERSION + 1)}
-"""A small storage of each schema version: a grid with one trial completed and one failed; from 3 on also a search."""
+"""A small storage of each schema version: a grid with one trial completed and one failed; from 3 on also a search; from 4 on
+the grid is compacted."""
 
 COMMANDS: dict[str, list[str]] = {
     "grid.txt": ["table", "grid"],
@@ -65,6 +67,7 @@ def write_store(folder: Path) -> None:
     """A storage as today's code writes it."""
     one_failed = [("exbert", 60, "shuffled", 0)]
     synthetic_ledger(folder, trainables=("exbert",), orders=("shuffled",), shares=(60, 80), failed=one_failed)
+    compact(folder)
     synthetic_search(folder, num_trials=4)
 
 
