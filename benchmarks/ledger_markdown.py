@@ -60,7 +60,8 @@ def _sizes(sizes: Sequence[dict[str, Any]]) -> Iterator[str]:
         peaks = [told["peak_memory_bytes"] for told in size["questions"].values() if "failed" not in told]
         loading = f"{size['loaded']['seconds']:.0f}"
         if "compacted" in size:
-            loading += f" + {size['compacted']['seconds']:.0f} to compact"
+            shrunk = size["compacted"]
+            loading += f" + {shrunk['seconds']:.0f} to compact ({shrunk['cpu_seconds']:.0f} CPU)"
         yield _row(
             size["contender"],
             f"{size['bytes'] / _MB:.1f}",
@@ -90,8 +91,8 @@ def _appends(appends: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _parts(parts: dict[str, Any]) -> Iterator[str]:
     shrunk, before, after = parts["compacted"], parts["before"], parts["after"]
     yield (
-        f"{parts['rows']:,} report rows. Compaction: {shrunk['seconds']:.1f} s, {shrunk['parts_before']:,} parts to "
-        f"{shrunk['parts_after']:,}, {before['bytes'] / _MB:.1f} MB to {after['bytes'] / _MB:.1f} MB, "
+        f"{parts['rows']:,} report rows. Compaction: {shrunk['seconds']:.1f} s ({shrunk['cpu_seconds']:.1f} CPU seconds), "
+        f"{shrunk['parts_before']:,} parts to {shrunk['parts_after']:,}, {before['bytes'] / _MB:.1f} MB to {after['bytes'] / _MB:.1f} MB, "
         f"peak memory {shrunk['peak_memory_bytes'] / _MB:.0f} MB."
     )
     yield ""
