@@ -92,8 +92,8 @@ def _parts(parts: dict[str, Any]) -> Iterator[str]:
     shrunk, before, after = parts["compacted"], parts["before"], parts["after"]
     yield (
         f"{parts['rows']:,} report rows. Compaction: {shrunk['seconds']:.1f} s ({shrunk['cpu_seconds']:.1f} CPU seconds), "
-        f"{shrunk['parts_before']:,} parts to {shrunk['parts_after']:,}, {before['bytes'] / _MB:.1f} MB to {after['bytes'] / _MB:.1f} MB, "
-        f"peak memory {shrunk['peak_memory_bytes'] / _MB:.0f} MB."
+        f"{shrunk['parts_before']:,} parts to {shrunk['parts_after']:,}, "
+        f"{before['bytes'] / _MB:.1f} MB to {after['bytes'] / _MB:.1f} MB, peak {shrunk['peak_memory_bytes'] / _MB:.0f} MB."
     )
     yield ""
     yield from _head("question", "before: seconds", "peak MB", "says", "after: seconds", "peak MB")
