@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.fs as fs
 
+from results.compacted import compacted_attempts
 from results.identity import trial_key
 from results.ledger import Ledger
 from results.parts import Storage, attempt_part
@@ -35,7 +36,7 @@ class Finding:
     what: str
     todo: str
     moves: tuple[str, ...] = ()
-    """Files below the storage that must not count any more."""
+    """Files below the storage that must not count any more; parts also where they have become rows of a compacted file."""
     unplanned: str | None = None
     """A trial key whose rows must not count any more, wherever they are."""
 
@@ -52,14 +53,18 @@ def check_rows(ledger: Ledger, frozen_keys: Mapping[str, Collection[str]]) -> It
 
 
 def completed_paths(storage: Storage, key: str, attempts: Collection[int]) -> tuple[str, ...]:
-    """The files of a trial's completed attempts, relative to the storage: without them the trial begins anew.
+    """The parts of a trial's completed attempts, compacted or not, relative to the storage: without them it begins anew.
 
     Checkpoints of steps are among them, should any be left: going on from one, the trial would lack the reports before it.
     """
     tables = [table for table, columns in TABLES.items() if "attempt" in {column.name for column in columns}]
-    paths = [storage.part_path(table, attempt_part(key, number)) for table in tables for number in sorted(attempts)]
-    parts = [info for info in storage.filesystem.get_file_info(paths) if info.is_file]
-    return (*(storage.relative(info.path) for info in parts), *step_checkpoints(storage, key))
+    wanted = {attempt_part(key, number) for number in attempts}
+    paths = []
+    for table in tables:
+        compacted = {held["part"] for held in compacted_attempts(storage, table, key)}
+        there = wanted & (storage.part_names(table) | compacted)
+        paths += [storage.relative(storage.part_path(table, part)) for part in sorted(there)]
+    return (*paths, *step_checkpoints(storage, key))
 
 
 def step_checkpoints(storage: Storage, key: str) -> tuple[str, ...]:

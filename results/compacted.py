@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from results.parts import Storage
 
 __all__ = [
+    "COMPACTED_FOLDER",
     "INDEX_NAME",
     "INDEX_SCHEMA",
     "PART_COLUMN",
@@ -33,7 +34,7 @@ __all__ = [
     "compacted_attempts",
     "compacted_folder",
     "compacted_path",
-    "compacted_row",
+    "compacted_rows",
     "compacted_schema",
     "has_torn_rows",
     "index_path",
@@ -41,6 +42,8 @@ __all__ = [
     "read_index",
     "to_index_file",
 ]
+
+COMPACTED_FOLDER = "compacted"
 
 INDEX_NAME = "~compacted"
 """No part can have this name."""
@@ -79,7 +82,7 @@ def means_damage(error: Exception) -> bool:
 
 def compacted_folder(place: Storage, table: str) -> str:
     """Where the compacted files of a table lie."""
-    return place.path(f"ledger/{table}/compacted")
+    return place.path(f"ledger/{table}/{COMPACTED_FOLDER}")
 
 
 def compacted_path(place: Storage, table: str, file: str) -> str:
@@ -142,31 +145,26 @@ def compacted_attempts(place: Storage, table: str, trial_key: str) -> list[dict[
     return list(rows.filter(pc.equal(rows["trial_key"], trial_key)).to_pylist())
 
 
-def compacted_row(place: Storage, table: str, held: dict[str, Any]) -> dict[str, Any]:
-    """The first row of a part that the index row `held` names. Raises one of UNREADABLE; see `means_damage`."""
-    file = _open_compacted(place, table, held["file"])
-    groups = list(_groups_within(file.metadata, PART_COLUMN, held["part"], held["part"]))
-    rows = file.read_row_groups(groups, use_threads=False)
-    [row] = rows.filter(pc.equal(rows[PART_COLUMN], held["part"])).slice(0, 1).to_pylist()
-    return {name: value for name, value in row.items() if name != PART_COLUMN}
+def compacted_rows(place: Storage, table: str, held: dict[str, Any]) -> pa.Table:
+    """The rows of a part that are in the file that the index row `held` names; without PART_COLUMN.
+
+    Raises one of UNREADABLE; see `means_damage`.
+    """
+    with place.filesystem.open_input_file(compacted_path(place, table, held["file"])) as source:
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        groups = list(_groups_within(file.metadata, PART_COLUMN, held["part"], held["part"]))
+        rows = file.read_row_groups(groups, use_threads=False)
+    return rows.filter(pc.equal(rows[PART_COLUMN], held["part"])).drop_columns(PART_COLUMN)
 
 
 def has_torn_rows(place: Storage, table: str, held: dict[str, Any]) -> bool:
     """True when the rows of the part that the index row `held` names cannot be read. Raises FileNotFoundError."""
     try:
-        file = _open_compacted(place, table, held["file"])
-        groups = list(_groups_within(file.metadata, PART_COLUMN, held["part"], held["part"]))
-        rows = file.read_row_groups(groups, use_threads=False)
-        return bool(rows[PART_COLUMN].to_pylist().count(held["part"]) < held["num_rows"])
+        return bool(compacted_rows(place, table, held).num_rows < held["num_rows"])
     except UNREADABLE as error:
         if not means_damage(error):
             raise
         return True
-
-
-def _open_compacted(place: Storage, table: str, file: str) -> pq.ParquetFile:
-    source = place.filesystem.open_input_file(compacted_path(place, table, file))
-    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def _open_index(place: Storage, table: str) -> pq.ParquetFile | None:

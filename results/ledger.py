@@ -30,7 +30,7 @@ _UNKNOWN = re.compile(r"(Referenced column|Table with name|Table|column named)\s
 _FILE_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
 """What DuckDB raises when a file that it reads is gone or damaged, and sometimes for other reasons."""
 
-_TRIES = 5
+_TRIES = 20
 """How often a query is asked again when a file that it reads is replaced or turns out to be damaged."""
 
 
@@ -83,7 +83,7 @@ class Ledger:
                 return self._answer(query, parameters, read)
             except duckdb.Error as error:
                 # Footers are checked before a query, pages only while it runs: find the bad file, then answer without it.
-                if not (tries_left and isinstance(error, _FILE_ERRORS) and self._has_changed(read)):
+                if not (tries_left and (self._is_outdated(read, error) or self._is_damaged(read, error))):
                     raise QueryError(_explain(error, query)) from error
         raise AssertionError
 
@@ -104,10 +104,15 @@ class Ledger:
     def _read(self, tables: list[str]) -> dict[str, StoredTable]:
         return {table: self._parts.read(table) for table in tables}
 
-    def _has_changed(self, read: Mapping[str, StoredTable]) -> bool:
-        """True when files that a query read are gone by now, or are damaged and so will be skipped."""
-        damaged = [path for table in read for path in self._parts.skip_corrupt(table)]
-        return bool(damaged) or any(self._parts.read(table) is not stored for table, stored in read.items())
+    def _is_outdated(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
+        """True when a compaction has taken away what a query was about to read."""
+        if not isinstance(error, (*_FILE_ERRORS, duckdb.PermissionException)):  # a missing file's name is tried as a pattern
+            return False
+        return any(self._parts.read(table) is not stored for table, stored in read.items())
+
+    def _is_damaged(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
+        """True when files that a query read are damaged; they are skipped from now on."""
+        return isinstance(error, _FILE_ERRORS) and any([self._parts.skip_corrupt(table) for table in read])
 
     def _answer(self, query: str, parameters: Mapping[str, Any] | None, read: Mapping[str, StoredTable]) -> pa.Table:
         with self._connect(read) as connection:

@@ -28,7 +28,7 @@ from results.compacted import (
     UNREADABLE,
     compacted_attempts,
     compacted_path,
-    compacted_row,
+    compacted_rows,
     has_torn_rows,
     means_damage,
 )
@@ -219,7 +219,7 @@ def _read_attempts(place: Storage, trial_key: str) -> list[dict[str, Any]]:
             if number in own:
                 row = _own_row(place, attempt_part(trial_key, number))
             else:
-                row = compacted_row(place, "attempts", compacted[number])
+                row = compacted_rows(place, "attempts", compacted[number]).to_pylist()[0]
         except UNREADABLE as error:
             if not means_damage(error):
                 raise

@@ -14,9 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from results.checks import Finding
+from results.compacted import COMPACTED_FOLDER, PART_COLUMN, compacted_path, compacted_rows, read_index
+from results.compaction_files import commit_index
 from results.errors import LedgerError
 from results.ledger import Ledger
-from results.parts import PartInfo, Storage, write_part
+from results.locking import exclusively
+from results.parts import ASIDE, PART_SUFFIX, PartInfo, Storage, aside_path, write_part
 from results.schema import TABLES
 
 __all__ = ["QUARANTINE", "put_away"]
@@ -31,7 +34,7 @@ def put_away(ledger: Ledger, findings: Iterable[Finding], now: datetime) -> list
 
     Raises:
         ValueError: the storage is an object store, which cannot move a file in one step.
-        LedgerError: a sweep is being run, whose driver and workers would write the same files.
+        LedgerError: a sweep is being run, whose driver and workers would write the same files; or a compaction is at work.
     """
     storage = ledger.storage
     if not storage.is_local:
@@ -39,12 +42,74 @@ def put_away(ledger: Ledger, findings: Iterable[Finding], now: datetime) -> list
     _check_idle(ledger, now)
     found = list(findings)
     named = dict.fromkeys(path for finding in found for path in finding.moves)
-    moved = [_move(storage, path) for path in named if Path(storage.path(path)).exists()]
     unplanned = {finding.unplanned for finding in found if finding.unplanned}
-    if unplanned:
-        tables = [table for table, columns in TABLES.items() if columns[0].name == "trial_key"]
-        parts = [part for table in tables for part in storage.parts(table)]
-        moved += [path for part in parts for path in _separate(storage, part, unplanned)]
+    with exclusively(storage):
+        # Compacted files come first: what else has to go may have rows in them.
+        ordered = sorted(named, key=lambda path: f"/{COMPACTED_FOLDER}/" not in path)
+        moved = [target for path in ordered for target in _put_away(storage, path)]
+        if unplanned:
+            tables = [table for table, columns in TABLES.items() if columns[0].name == "trial_key"]
+            moved += [path for table in tables for path in _separate_compacted(storage, table, unplanned)]
+            parts = [part for table in tables for part in storage.parts(table)]
+            moved += [path for part in parts for path in _separate(storage, part, unplanned)]
+    return moved
+
+
+def _put_away(storage: Storage, relative: str) -> list[str]:
+    """Moves a file; of a part, also what was set aside of it, and its rows in compacted files, which then count no more."""
+    folder, _, name = relative.rpartition("/")
+    table = folder.removeprefix("ledger/")
+    if folder.endswith(f"/{COMPACTED_FOLDER}"):
+        table = table.removesuffix(f"/{COMPACTED_FOLDER}")
+        index = read_index(storage, table)
+        commit_index(storage, table, index.filter(pc.not_equal(index["file"], name)))
+    paths = [relative]
+    if table in TABLES and not name.startswith(".") and folder == f"ledger/{table}":
+        paths = [relative, aside_path(relative)]
+    moved = [_move(storage, path) for path in paths if Path(storage.path(path)).exists()]
+    if len(paths) == 2:
+        part = name.removesuffix(PART_SUFFIX).removesuffix(ASIDE)
+        rows = _rows_of_part(storage, table, part)
+        if rows is not None:
+            moved.append(_copy_rows(storage, table, part, rows))
+            write_part(storage, table, part, [])
+    return moved
+
+
+def _rows_of_part(storage: Storage, table: str, part: str) -> pa.Table | None:
+    """A part's rows in compacted files; None where it has none that count."""
+    index = read_index(storage, table)
+    held = index.filter(pc.equal(index["part"], part)).to_pylist()
+    files = {row["file"]: row for row in held}
+    return pa.concat_tables([compacted_rows(storage, table, row) for row in files.values()]) if files else None
+
+
+def _copy_rows(storage: Storage, table: str, part: str, rows: pa.Table) -> str:
+    target = _free_path(storage, f"ledger/{table}/{part}{PART_SUFFIX}")
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)
+    storage.write(storage.path(target), sink.getvalue())
+    return target
+
+
+def _separate_compacted(storage: Storage, table: str, keys: Collection[str]) -> list[str]:
+    """Puts away copies of the compacted parts with rows of `keys`; their other rows become parts of their own again."""
+    own, index = storage.part_names(table), read_index(storage, table)
+    parts = set()
+    for file in sorted(set(index["file"].to_pylist())):
+        rows = pq.read_table(
+            compacted_path(storage, table, file),
+            columns=["trial_key", PART_COLUMN],
+            filters=[("trial_key", "in", sorted(keys))],
+        )
+        parts |= set(rows[PART_COLUMN].to_pylist()) - own
+    moved = []
+    for part in sorted(parts):
+        found = _rows_of_part(storage, table, part)
+        assert found is not None
+        moved.append(_copy_rows(storage, table, part, found))
+        is_unplanned = pc.is_in(found["trial_key"], value_set=pa.array(sorted(keys), pa.string()))
+        write_part(storage, table, part, found.filter(pc.invert(is_unplanned)).to_pylist())
     return moved
 
 

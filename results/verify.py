@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from results.checks import Finding, check_rows, completed_paths, step_checkpoints
+from results.compacted import COMPACTED_FOLDER, read_index
 from results.errors import LedgerWarning
 from results.identity import trial_key
 from results.ledger import Ledger
-from results.parts import PART_SUFFIX
+from results.parts import ASIDE, PART_SUFFIX
 from results.search import search_ids
 from results.trials_view import RECORD_MISSING
 
@@ -63,25 +64,46 @@ def verify(ledger: Ledger, now: datetime, abandoned_after: timedelta = ABANDONED
 
 
 def _unreadable(ledger: Ledger, bad: Mapping[str, str]) -> Iterator[Finding]:
-    """Unreadable parts. With one of a completed attempt the whole attempt has to go: its parts stand or fall together."""
+    """Unreadable files. With a part of a completed attempt the whole attempt has to go: its parts stand or fall together."""
     completed = set(zip(*_columns(ledger, "SELECT trial_key, attempt FROM attempts WHERE status = 'completed'"), strict=True))
     [unproven] = _columns(ledger, f"SELECT trial_key FROM trials WHERE stop_reason = '{RECORD_MISSING}'")
-    for path, reason in bad.items():
-        relative = ledger.storage.relative(path)
-        table, name = relative.split("/")[-2:]
-        key, _, number = name.removesuffix(PART_SUFFIX).rpartition("-")
+
+    def lost_with(table: str, part: str) -> tuple[str, tuple[str, ...]]:
+        """What to do about a part that cannot be read, and what has to go with it."""
+        key, _, number = part.rpartition("-")
         attempt = int(number) if number.isdecimal() else 0
         if (key, attempt) in completed or (table == "attempts" and key in unproven):
             todo = "--repair puts it away with the rest of the completed attempt; the sweep's command then runs the trial again"
-            moves = completed_paths(ledger.storage, key, [attempt])
-        elif table in ("searches", "decisions"):
+            return todo, completed_paths(ledger.storage, key, [attempt])
+        if table in ("searches", "decisions"):
             todo = "--repair puts it away; the search's command goes on from the decisions that are left, or says why it cannot"
-            moves = ()
-        else:
-            # Resumed behind the lost rows, the trial would never report them again: it has to start over.
-            todo = "--repair puts it away with the trial's checkpoints; the sweep's command then starts the trial over"
-            moves = step_checkpoints(ledger.storage, key)
-        yield Finding("unreadable part", relative, reason, todo, moves=tuple(dict.fromkeys([relative, *moves])))
+            return todo, ()
+        # Resumed behind the lost rows, the trial would never report them again: it has to start over.
+        todo = "--repair puts it away with the trial's checkpoints; the sweep's command then starts the trial over"
+        return todo, step_checkpoints(ledger.storage, key)
+
+    for path, reason in bad.items():
+        relative = ledger.storage.relative(path)
+        table, name = relative.removeprefix("ledger/").split("/", 1)
+        if not name.startswith(f"{COMPACTED_FOLDER}/"):
+            todo, moves = lost_with(table, name.removesuffix(PART_SUFFIX).removesuffix(ASIDE))
+            yield Finding("unreadable part", relative, reason, todo, moves=tuple(dict.fromkeys([relative, *moves])))
+            continue
+        parts = _parts_of(ledger, table, name.removeprefix(f"{COMPACTED_FOLDER}/"))
+        moves = tuple(dict.fromkeys([relative, *(move for part in parts for move in lost_with(table, part)[1])]))
+        some = ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
+        todo = (
+            "--repair puts it away with what stands or falls with those parts; the sweeps' commands then run those trials again"
+        )
+        yield Finding(
+            "unreadable compacted file", relative, f"{reason}; it holds {len(parts)} parts: {some}", todo, moves=moves
+        )
+
+
+def _parts_of(ledger: Ledger, table: str, file: str) -> list[str]:
+    """The names of the parts whose rows are in a compacted file."""
+    index = read_index(ledger.storage, table)
+    return sorted({row["part"] for row in index.select(["part", "file"]).to_pylist() if row["file"] == file})
 
 
 def _columns(ledger: Ledger, query: str) -> list[list[Any]]:

@@ -105,7 +105,8 @@ def _status(storage: Path, key: str = KEY) -> str:
 
 
 def _files(storage: Path) -> dict[str, bytes]:
-    return {path.relative_to(storage).as_posix(): path.read_bytes() for path in storage.rglob("*") if path.is_file()}
+    files = [path for path in storage.rglob("*") if path.is_file() and path.name != ".compact.lock"]
+    return {path.relative_to(storage).as_posix(): path.read_bytes() for path in files}
 
 
 def _run(storage: Path, *arguments: str) -> Result:
