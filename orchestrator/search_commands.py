@@ -117,9 +117,9 @@ def search(
         codes.append(run(plan))
         epochs = {f"{trial.label} {trial.config.training.epochs}" for trial in plan.trials}
         say(f"epochs: {', '.join(sorted(epochs))}; the untuned model has the preset's")
-        say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
         for each in searches:
             say(f"a search of it: python -m results table search --sweep {each.sweep_id} --storage {root}")
+        say(f"the comparison: python -m results table grid --sweep {plan.sweep_id} --storage {root}")
     raise typer.Exit(max(codes))
 
 
