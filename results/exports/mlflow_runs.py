@@ -114,8 +114,9 @@ def _write(client: MlflowClient, experiment_id: str, run: Run) -> None:
         client.set_terminated(run_id, STATES[run.status], end_time=unix_ms(run.finished_at))
     parameters = [Param(name, str(value)) for name, value in run.parameters.items()]
     metrics = list(chain.from_iterable(_metrics(point.step, unix_ms(point.at), point.metrics) for point in run.points))
-    pairs = zip_longest(_batches(parameters, _PARAMETERS_AT_ONCE), _batches(metrics, _METRICS_AT_ONCE), fillvalue=[])
-    batches: list[tuple[list[Any], list[Any]]] = list(pairs)
+    none: list[Any] = []
+    parts = _batches(parameters, _PARAMETERS_AT_ONCE), _batches(metrics, _METRICS_AT_ONCE)
+    batches = list(zip_longest(*parts, fillvalue=none))
     for number, (params, some) in enumerate(batches, start=1):
         whole = [RunTag(_DIGEST, run.digest)] if number == len(batches) else []
         client.log_batch(run_id, metrics=some, params=params, tags=whole)
