@@ -122,6 +122,9 @@ def _plugin_summary(tag: str, content: Any) -> Any:
     from tensorboard.plugins.hparams import metadata
 
     described = metadata.create_summary_metadata(content)
+    # Its own bytes have the settings in an order that changes from process to process.
+    content.version = metadata.PLUGIN_DATA_VERSION
+    described.plugin_data.content = content.SerializeToString(deterministic=True)
     return Summary(value=[Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)])
 
 

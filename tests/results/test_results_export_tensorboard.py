@@ -96,7 +96,7 @@ def test_again_replaces_what_changed_and_duplicates_nothing(storage: Path, tmp_p
     assert len(list((target / SWEEP_ID / RUNNING).iterdir())) == 1
 
 
-def test_neither_tensorflow_nor_torch_is_loaded(storage: Path, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes_without_tensorflow_and_torch(storage: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
 from results import Ledger, export_sweep
@@ -107,3 +107,5 @@ print(sorted(set(sys.modules) & {{"tensorflow", "torch", "ray"}}))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert done.stdout == "[]\n"
+    again = export_sweep(Ledger(storage), "tensorboard", str(tmp_path))
+    assert (again.num_written, again.num_unchanged) == (0, NUM_TRIALS - 1)  # the same bytes from another process
