@@ -138,8 +138,7 @@ class Ledger:
 
     def _is_damaged(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
         """True when files that a query read are damaged; they are skipped from now on."""
-        found = [self._parts.skip_corrupt(table) for table in read] if isinstance(error, _FILE_ERRORS) else []
-        return any(found)
+        return isinstance(error, _FILE_ERRORS) and sum(len(self._parts.skip_corrupt(table)) for table in read) > 0
 
     def _answer(self, query: str, parameters: Mapping[str, Any] | None, read: Mapping[str, StoredTable]) -> pa.Table:
         with self._connect(read) as connection:

@@ -34,7 +34,7 @@ def create_relations(connection: duckdb.DuckDBPyConnection, storage: Storage, st
         if table not in stored:
             connection.register(raw_name(table), arrow_schema(table).remove_metadata().empty_table())
             continue
-        queries = [uncompacted(connection, storage, stored[table])]
+        queries = [_uncompacted(connection, storage, stored[table])]
         queries += [query for _, query in _file_queries(connection, storage, stored[table], frozenset())]
         connection.execute(f"CREATE VIEW {raw_name(table)} AS {' UNION ALL '.join(queries)}")
 
@@ -62,7 +62,7 @@ def create_views(
         connection.execute(f"CREATE VIEW {name} AS {query}")
 
 
-def uncompacted(connection: duckdb.DuckDBPyConnection, storage: Storage, stored: StoredTable) -> str:
+def _uncompacted(connection: duckdb.DuckDBPyConnection, storage: Storage, stored: StoredTable) -> str:
     """A query of the rows of parts that are files of their own."""
     name = f"_uncompacted_{stored.table}"
     connection.register(name, _with_streamed(storage, stored))

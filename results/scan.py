@@ -125,7 +125,7 @@ class PartReader:
         self._loaded: dict[str, _Loaded] = {}
         self._files: dict[str, CompactedFile] = {}
         self._skipped: dict[str, tuple[PartInfo | None, str]] = {}
-        self._said: set[str] = set()
+        self._has_advised = False
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -260,8 +260,8 @@ class PartReader:
         return loaded.stored
 
     def _advise(self, table: str, num_parts: int) -> None:
-        if num_parts > COMPACT_ABOVE_PARTS and table not in self._said:
-            self._said.add(table)
+        if num_parts > COMPACT_ABOVE_PARTS and not self._has_advised:
+            self._has_advised = True
             message = f"{table} has {num_parts} parts, which takes long to read; run `python -m results compact` to merge them"
             warnings.warn(message, LedgerWarning, stacklevel=2)
 

@@ -400,8 +400,8 @@ def test_lost_index_is_refused_in_one_line_and_written_again(tmp_path: Path, dam
 def test_many_parts_say_that_they_should_be_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "COMPACT_ABOVE_PARTS", 2)
     _small(tmp_path)
-    with pytest.warns(LedgerWarning, match="reports has 3 parts, which takes long to read; run `python -m results compact`"):
-        Ledger(tmp_path).table("reports")
+    with pytest.warns(LedgerWarning, match="attempts has 3 parts, which takes long to read; run `python -m results compact`"):
+        assert Ledger(tmp_path).table("reports").num_rows > 0
     compact(tmp_path)
     assert Ledger(tmp_path).table("reports").num_rows > 0
 
