@@ -11,6 +11,7 @@ from results.report_frame import Section, Subject, html_table
 
 __all__ = ["claims_section", "statistics_section"]
 
+_CLAIMS = "The paper beside ours"
 _MOST_NOTES = 8
 _NOT_MEASURED = "not measured"
 _EMPTY_COLUMNS = ("relative", "p", "Holm p", "verdict")
@@ -36,9 +37,11 @@ _PAIRS = {
 
 
 def claims_section(subject: Subject) -> Section | None:
-    """None where no grid was planned."""
+    """None where no grid was planned; of a large one the command instead of the tables."""
     if not subject.grid.trials:
         return None
+    if subject.is_large:
+        return Section(name="claims", title=_CLAIMS, values={"num_trials": len(subject.grid.trials)})
     table, notes = claims_table(subject.ledger, subject.grid, exbert_search(subject.ledger))
     text, is_open = claims_text(table), pc.equal(table["verdict"], _NOT_MEASURED)
     judged, unmeasured = text.filter(pc.invert(is_open)), text.filter(is_open)
@@ -47,12 +50,15 @@ def claims_section(subject: Subject) -> Section | None:
         "claims": html_table(judged, "Claims of the paper, and what comes out here, read both ways"),
         "unmeasured": html_table(unmeasured, "Claims of the paper that this ledger cannot judge, and why"),
         "notes": notes[:_MOST_NOTES],
+        "num_trials": None,
     }
-    return Section(name="claims", title="The paper beside ours", values=values)
+    return Section(name="claims", title=_CLAIMS, values=values)
 
 
 def statistics_section(subject: Subject) -> Section | None:
-    """Effects of the grid's factors and paired differences; None where there is neither."""
+    """Effects of the grid's factors and paired differences; None where there is neither, or the grid is large."""
+    if subject.is_large:
+        return None
     effects, effect_notes = effects_table(subject.grid)
     pairs, pair_notes = pairs_table(subject.ledger, subject.grid)
     if not effects.num_rows + pairs.num_rows:

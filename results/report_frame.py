@@ -33,6 +33,11 @@ class Subject:
     """The sweep that was asked for; None: the newest."""
 
     @property
+    def is_large(self) -> bool:
+        """Whether comparing every trial would take minutes, which a page that is written again and again does not have."""
+        return len(self.grid.trials) > _MOST_TRIALS
+
+    @property
     def sweep_ids(self) -> tuple[str, ...]:
         """The sweeps that the grid and the search are of, by name."""
         ids = {trial.sweep_id for trial in self.grid.trials} | ({self.search.sweep_id} if self.search else set())
@@ -57,8 +62,8 @@ class Figure:
 
     @property
     def is_drawn(self) -> bool:
-        """False where it has more rows than a page should."""
-        return self.num_rows <= _MOST_ROWS
+        """False where it has more rows than a page should, or was left out for that at once."""
+        return bool(self.spec) and self.num_rows <= _MOST_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,8 @@ def safe_json(value: Any) -> str:
 
 def ledger_figures(subject: Subject, abouts: Mapping[str, str]) -> dict[str, Figure]:
     """Those of `LEDGER_FIGURES` that are named, each with what it shows; without those that have nothing to draw."""
+    if subject.is_large:
+        return {name: Figure(spec={}, about=about, num_rows=0) for name, about in abouts.items()}
     found = {}
     for name, about in abouts.items():
         try:
@@ -108,6 +115,7 @@ def ledger_figures(subject: Subject, abouts: Mapping[str, str]) -> dict[str, Fig
 
 
 _MOST_ROWS = 8_000
+_MOST_TRIALS = 2_000
 
 _FACET_COLUMNS = {
     "model": ("trainable", "model"),

@@ -174,8 +174,8 @@ const figures = new Map(); // name -> its pristine data sets and Vega's view
 function config() {
   const [ink, soft, rule] = dark.matches ? ["#e6e7e9", "#a9aeb6", "#353a41"] : ["#1c1e21", "#5c6169", "#e3e5e8"];
   const text = { labelColor: ink, titleColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" };
-  return { background: "transparent", font: "system-ui, Helvetica, Arial, sans-serif", view: { stroke: null },
-    axis: { ...text, gridColor: rule, domainColor: soft, tickColor: soft }, legend: text, header: text,
+  return { background: "transparent", font: "Helvetica, Arial, sans-serif", view: { stroke: null },
+    axis: { ...text, gridColor: rule, domainColor: soft, tickColor: soft }, legend: { ...text, symbolBaseFillColor: soft, symbolBaseStrokeColor: soft }, header: text,
     title: { color: ink, subtitleColor: soft, offset: 14 } };
 }
 

@@ -80,14 +80,14 @@ def test_report_is_one_file_with_the_libraries_once(partial: Path) -> None:
     assert parsed.references == []
     assert "@import" not in page.split("</style>")[0]
     assert "default-src 'none'" in page
-    for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "Noise floor: mean", "§3.4"):
+    for text in ("2 of 24 trials have no test scores", "RuntimeError", "0123abc", "NVIDIA H200", "Noise floor: mean"):
         assert text in parsed.text
     for name in ("fig3", "fig6", "losses"):
         assert parsed.blocks[f"figure-{name}-spec"]["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
 
 
 def test_sections_are_there_where_they_have_something_to_say(complete: Path, partial: Path, tmp_path: Path) -> None:
-    everywhere = ["summary", "grid", "figures", "curves", "claims", "answers", "costs", "trials", "provenance"]
+    everywhere = ["summary", "grid", "figures", "curves", "claims", "statistics", "answers", "costs", "trials", "provenance"]
     assert _render(complete).sections == everywhere
     assert _render(partial).sections == [*everywhere[:-2], "failures", *everywhere[-2:]]
     assert _render(tmp_path).sections == ["summary", "provenance"]
