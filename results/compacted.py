@@ -106,7 +106,7 @@ def read_index(place: Storage, table: str) -> pa.Table:
     Raises LedgerError, which says what to do, where it is gone or cannot be read; NewerSchemaError for a later version's.
     """
     file = _open_index(place, table)
-    return INDEX_SCHEMA.empty_table() if file is None else file.read(use_threads=False).cast(INDEX_SCHEMA)
+    return pa.Table.from_batches([], INDEX_SCHEMA) if file is None else file.read(use_threads=False).cast(INDEX_SCHEMA)
 
 
 def to_index_file(table: str, rows: pa.Table) -> pa.Buffer:
@@ -141,7 +141,7 @@ def compacted_attempts(place: Storage, table: str, trial_key: str) -> list[dict[
         return []
     # The names of a trial's parts begin with its key, and "~" sorts after whatever follows it there.
     groups = list(_groups_within(file.metadata, "part", trial_key, f"{trial_key}~"))
-    rows = file.read_row_groups(groups, use_threads=False) if groups else INDEX_SCHEMA.empty_table()
+    rows = file.read_row_groups(groups, use_threads=False) if groups else pa.Table.from_batches([], INDEX_SCHEMA)
     return list(rows.filter(pc.equal(rows["trial_key"], trial_key)).to_pylist())
 
 

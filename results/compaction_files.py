@@ -52,7 +52,7 @@ def find_index(place: Storage, table: str) -> pa.Table:
 
 def _rebuild(place: Storage, table: str) -> pa.Table:
     """Index rows of all files. A part is taken from the newest generation that holds it; a damaged file is put away."""
-    index, known = INDEX_SCHEMA.empty_table(), pa.array([], pa.string())
+    index, known = pa.Table.from_batches([], INDEX_SCHEMA), pa.array([], pa.string())
     names = sorted((path.name for path in Path(compacted_folder(place, table)).iterdir()), reverse=True)
     for name in names:
         try:
@@ -141,7 +141,7 @@ def write_files(place: Storage, table: str, pieces: Iterable[Piece], retried: Co
     """Writes the pieces in the order given; returns the new files' names. They count when the index names them."""
     folder = Path(compacted_folder(place, table))
     if not Path(index_path(place, table)).exists():
-        commit_index(place, table, INDEX_SCHEMA.empty_table())  # so that files without an index always mean damage
+        commit_index(place, table, pa.Table.from_batches([], INDEX_SCHEMA))  # so that files without an index always mean damage
     folder.mkdir(parents=True, exist_ok=True)
     generation = max((int(path.name.partition("-")[0]) for path in folder.iterdir()), default=0) + 1
     single, several = (_Output(folder, table, f"{generation:06d}", suffix) for suffix in (".parquet", RETRIED))

@@ -32,7 +32,7 @@ def create_relations(connection: duckdb.DuckDBPyConnection, storage: Storage, st
     """Every table under its raw name; without rows where `stored` lacks it."""
     for table in TABLES:
         if table not in stored:
-            connection.register(raw_name(table), arrow_schema(table).remove_metadata().empty_table())
+            connection.register(raw_name(table), pa.Table.from_batches([], arrow_schema(table).remove_metadata()))
             continue
         queries = [_uncompacted(connection, storage, stored[table])]
         queries += [query for _, query in _file_queries(connection, storage, stored[table], frozenset())]

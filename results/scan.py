@@ -5,10 +5,12 @@ Torn files are skipped by name, those of a newer schema refused by name.
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -107,7 +109,7 @@ class _Opened:
                 if isinstance(content, bool):
                     self.streamed[info.name] = info
                 else:
-                    tables.append(content.append_column(PART_COLUMN, pa.repeat(pa.scalar(info.name), content.num_rows)))
+                    tables.append(content.append_column(PART_COLUMN, _repeat(info.name, content.num_rows)))
         if tables:
             self.blocks.append(pa.concat_tables(tables).combine_chunks())
 
@@ -115,6 +117,19 @@ class _Opened:
         """All rows, those kept from before included."""
         blocks = self.blocks if self.kept is None else [self.kept, *self.blocks]
         return pa.concat_tables(blocks).combine_chunks() if blocks else None
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    """`values` as an Arrow array. `pa.array` and `pa.scalar` would import pandas, which takes as long as all the rest."""
+    contents = [value.encode() for value in values]
+    ends = accumulate((len(content) for content in contents), initial=0)
+    offsets = b"".join(end.to_bytes(4, sys.byteorder) for end in ends)
+    return pa.StringArray.from_buffers(len(contents), pa.py_buffer(offsets), pa.py_buffer(b"".join(contents)))
+
+
+def _repeat(text: str, count: int) -> pa.Array:
+    """`count` times `text`."""
+    return _texts([text]).take(pa.Array.from_buffers(pa.int32(), count, [None, pa.py_buffer(bytes(4 * count))]))
 
 
 class PartReader:
@@ -244,17 +259,17 @@ class PartReader:
     def _stored(self, table: str, loaded: _Loaded, files: list[CompactedFile]) -> StoredTable:
         if loaded.stored is None or loaded.stored.files != tuple(files):
             assert loaded.index is not None
-            is_hidden = pc.is_in(loaded.index["part"], pa.array(sorted(loaded.names), pa.string()))
+            is_hidden = pc.is_in(loaded.index["part"], _texts(sorted(loaded.names)))
             hidden = loaded.index.filter(is_hidden)
             loaded.stored = StoredTable(
                 table=table,
-                own=arrow_schema(table).remove_metadata().empty_table()
+                own=pa.Table.from_batches([], arrow_schema(table).remove_metadata())
                 if loaded.rows is None
                 else loaded.rows.drop(PART_COLUMN),
                 streamed=tuple(info.path for info in loaded.streamed.values()),
                 files=tuple(files),
                 index=loaded.index.filter(pc.invert(is_hidden)),
-                hidden=pc.unique(hidden["part"].combine_chunks()),
+                hidden=hidden["part"].unique(),
                 hidden_in=frozenset(hidden["file"].to_pylist()),
             )
         return loaded.stored

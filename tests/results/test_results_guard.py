@@ -212,7 +212,9 @@ def test_sort_larger_than_the_memory_is_answered_from_disk(complete: Path, unhar
 @pytest.mark.parametrize("query", [ENDLESS, FINDS_NOTHING, HUGE])
 def test_ctrl_c_stops_a_query(complete: Path, query: str) -> None:
     code = f"""
+import signal
 from results import Ledger, QueryLimits
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever started the tests may have switched off
 print("asking", flush=True)
 try:
     Ledger({str(complete)!r}, limits=QueryLimits(memory="40%")).sql({query!r})
