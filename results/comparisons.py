@@ -17,14 +17,11 @@ from results.grid import Cell, Grid, summarise
 __all__ = [
     "ROUNDING",
     "Difference",
-    "GainCheck",
     "LevelCheck",
     "NoiseFloor",
-    "check_gains",
     "check_levels",
     "noise_floor",
     "order_differences",
-    "retained",
     "trainable_differences",
 ]
 
@@ -100,18 +97,6 @@ class LevelCheck:
     ours: Cell | None
 
 
-@dataclass(frozen=True)
-class GainCheck:
-    """A published gain beside ours, one value per share and domain, read as points and as relative percent."""
-
-    published: paper.PublishedGain
-    points: tuple[float, ...]
-    percent: tuple[float, ...]
-    holds_points: int
-    """Values inside the published range, give or take the noise floor."""
-    holds_percent: int
-
-
 def trainable_differences(grid: Grid, *, metric: str = "em") -> list[Difference]:
     """Every other trainable minus the first, per order and domain."""
     return [
@@ -160,25 +145,6 @@ def check_levels(grid: Grid) -> list[LevelCheck]:
     return checks
 
 
-def check_gains(grid: Grid) -> list[GainCheck]:
-    """Each published gain with ours; no values where the grid lacks the trials."""
-    tolerance = max(ROUNDING, noise_floor(grid).max or 0.0)
-    return [_check_gain(grid, gain, tolerance) for gain in paper.GAINS]
-
-
-def retained(grid: Grid) -> Cell | None:
-    """Second domain's EM of the baseline at 60:40 in percent of its EM at 0:100, over orders and seeds (paper: 90)."""
-    domain = _role(grid, 1)
-    if domain is None:
-        return None
-    values = []
-    for order in grid.orders:
-        part = grid.scores(paper.BASELINE, order, domain, paper.RETAINED_SHARE)
-        whole = grid.scores(paper.BASELINE, order, domain, 0)
-        values += [100 * part[seed] / whole[seed] for seed in part if whole.get(seed)]
-    return summarise(values)
-
-
 def _difference(what: str, grid: Grid, metric: str, domain: str, base: tuple[str, str], other: tuple[str, str]) -> Difference:
     points: dict[int, Cell] = {}
     percent: dict[int, float] = {}
@@ -199,34 +165,6 @@ def _paired(
     """(seed, score of the first side, score of the second) for the seeds that both sides have."""
     first, second = (grid.scores(name, order, domain, share, metric=metric) for name, order in sides)
     return ((seed, first[seed], second[seed]) for seed in first if seed in second)
-
-
-def _check_gain(grid: Grid, gain: paper.PublishedGain, tolerance: float) -> GainCheck:
-    points, percent, holds_points, holds_percent = [], [], 0, 0
-    for difference in _claimed(grid, gain):
-        for share, cell in difference.points.items():
-            if share not in gain.shares:
-                continue
-            points.append(cell.mean)
-            holds_points += gain.low - tolerance <= cell.mean <= gain.high + tolerance
-            relative = difference.percent.get(share)
-            if relative is not None and cell.mean:
-                percent.append(relative)
-                # The tolerance is in points; what it amounts to in percent follows from the same base.
-                slack = tolerance * abs(relative / cell.mean)
-                holds_percent += gain.low - slack <= relative <= gain.high + slack
-    return GainCheck(gain, tuple(points), tuple(percent), holds_points, holds_percent)
-
-
-def _claimed(grid: Grid, gain: paper.PublishedGain) -> list[Difference]:
-    """The differences a claim is about; the paper compares models on shuffled mixtures only (§3.2, last sentence)."""
-    if gain.trainable is None:
-        found = [d for d in order_differences(grid) if d.trainable == paper.BASELINE]
-    else:
-        found = [d for d in trainable_differences(grid) if (d.trainable, d.order) == (gain.trainable, _SHUFFLED)]
-    if gain.domain_index is None:
-        return found
-    return [d for d in found if d.domain == _role(grid, gain.domain_index)]
 
 
 def _role(grid: Grid, index: int) -> str | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from results import comparisons, paper
+from results import comparisons
 from results.grid import METRICS, Cell, Grid, ratio, require_sweep
 from results.ledger import Ledger
 
-__all__ = ["GridRow", "GridTable", "gains_table", "grid_table", "levels_table", "trials_table"]
+__all__ = ["GridRow", "GridTable", "grid_table", "trials_table"]
 
 
 @dataclass(frozen=True)
@@ -86,55 +86,6 @@ def grid_table(grid: Grid, *, metric: str = "em") -> GridTable:
     return GridTable(metric, grid.shares, tuple(rows), tuple(notes))
 
 
-def levels_table(grid: Grid) -> pa.Table:
-    """The exact matches the paper states, with ours beside them where the grid has such a trial."""
-    rows = [
-        {
-            "model": paper.model_title(check.published.trainable),
-            "trained on": ("full set, " if check.published.full_set else "") + ratio(check.published.share),
-            "tested on": paper.domain_title(check.domain),
-            "paper EM": check.published.em,
-            "our EM": check.ours.mean if check.ours else None,
-            "our trials": check.ours.num if check.ours else 0,
-            "source": check.published.section,
-            "remark": "ours: the mixture's size, not the full set" if check.published.full_set else "",
-        }
-        for check in comparisons.check_levels(grid)
-    ]
-    return pa.Table.from_pylist(rows, schema=_LEVELS_SCHEMA)
-
-
-def gains_table(grid: Grid) -> pa.Table:
-    """The gains the paper claims, with ours as EM points and as relative percent, and in how many cases each holds."""
-    rows = [
-        {
-            "claim": check.published.title,
-            "tested on": _tested_on(grid, check.published.domain_index),
-            "paper": check.published.shown,
-            "ours, points": _range(check.points),
-            "holds as points": _holds(check.holds_points, len(check.points)),
-            "ours, %": _range(check.percent),
-            "holds as %": _holds(check.holds_percent, len(check.percent)),
-            "source": check.published.section,
-        }
-        for check in comparisons.check_gains(grid)
-    ]
-    kept = comparisons.retained(grid)
-    rows.append(
-        {
-            "claim": f"V-DB keeps at {ratio(paper.RETAINED_SHARE)} of its EM at {ratio(0)}",
-            "tested on": _tested_on(grid, 1),
-            "paper": f"{paper.RETAINED_PERCENT:.0f} %",
-            "ours, points": "",
-            "holds as points": "",
-            "ours, %": f"{kept.mean:.1f}" if kept else "not run",
-            "holds as %": "",
-            "source": "§3.2",
-        }
-    )
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in rows[0]]))
-
-
 def trials_table(ledger: Ledger, sweep_id: str | None = None) -> pa.Table:
     """One row per trial: what it is, how it stands, its test EM per domain in percent and its seconds.
 
@@ -163,19 +114,6 @@ _TRIAL_COLUMNS = (
 )
 _TRIAL_ORDER = "sweep_id, trainable, data_order, squad_share, seed, trial_key"
 _IN_SWEEP = "WHERE trial_key IN (SELECT trial_key FROM plans WHERE sweep_id = $sweep)"
-
-_LEVELS_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()),
-        ("trained on", pa.string()),
-        ("tested on", pa.string()),
-        ("paper EM", pa.float64()),
-        ("our EM", pa.float64()),
-        ("our trials", pa.int64()),
-        ("source", pa.string()),
-        ("remark", pa.string()),
-    ]
-)
 
 
 def _score_rows(grid: Grid, metric: str) -> list[GridRow]:
@@ -231,21 +169,3 @@ def _cell_text(cell: Cell | None, section: str) -> str:
         return ""
     sign = "+z" if section.startswith("difference") else ""
     return f"{cell.mean:{sign}.1f}" + (f" ± {cell.sd:.1f}" if cell.sd is not None else "")
-
-
-def _tested_on(grid: Grid, index: int | None) -> str:
-    if index is None:
-        return "both"
-    return paper.domain_title(grid.domains[index]) if index < len(grid.domains) else "?"
-
-
-def _range(values: tuple[float, ...]) -> str:
-    if not values:
-        return "not run"
-    if len(values) == 1:
-        return f"{values[0]:+z.1f}"
-    return f"{min(values):+z.1f} … {max(values):+z.1f}, mean {sum(values) / len(values):+z.1f}"
-
-
-def _holds(count: int, total: int) -> str:
-    return f"{count} of {total}" if total else ""

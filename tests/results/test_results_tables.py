@@ -9,13 +9,13 @@ import pytest
 from synthetic_ledger import EXAMPLES, START, exact_match, plan_row, synthetic_ledger, trial_key
 
 from results import paper
-from results.comparisons import check_gains, check_levels, noise_floor, order_differences, retained, trainable_differences
+from results.comparisons import check_levels, noise_floor, order_differences, trainable_differences
 from results.errors import QueryError
 from results.grid import Cell, load_grid, summarise
 from results.ledger import Ledger
 from results.parts import write_part
 from results.predictions import predictions_table
-from results.tables import gains_table, grid_table, levels_table, trials_table
+from results.tables import grid_table, trials_table
 
 
 def test_grid_holds_the_test_scores_of_every_trial(complete: Path) -> None:
@@ -64,15 +64,6 @@ def test_noise_floor_is_the_order_effect_at_single_domain_shares(complete: Path)
     assert "over 8 order-equivalent pairs" in floor.describe()
 
 
-def test_gains_are_judged_in_points_and_in_percent(seeded: Path) -> None:
-    checks = {(c.published.title, c.published.domain_index): c for c in check_gains(load_grid(Ledger(seeded)))}
-    abstract = checks["tuned ExBERT over V-DB", None]
-    # The synthetic tuned model is 9 points better everywhere: inside 9-13 as points, far outside at 0:100 as percent.
-    assert (len(abstract.points), len(abstract.percent)) == (12, 12)
-    assert abstract.holds_points == 12
-    assert abstract.holds_percent < 12
-
-
 def test_paper_levels_stand_beside_ours(complete: Path) -> None:
     checks = {(c.published.em, c.published.full_set): c for c in check_levels(load_grid(Ledger(complete)))}
     ours = [exact_match("distilbert", 100, order, 0, "squad") for order in ("concatenated", "shuffled")]
@@ -80,12 +71,6 @@ def test_paper_levels_stand_beside_ours(complete: Path) -> None:
     assert level is not None
     assert level.mean == pytest.approx(sum(ours) / 2)
     assert checks[50.0, False].ours is None
-
-
-def test_retained_percent_is_relative_to_the_second_domain_alone(complete: Path) -> None:
-    kept = retained(load_grid(Ledger(complete)))
-    assert kept is not None
-    assert 80 < kept.mean < 95
 
 
 def test_every_published_number_names_its_section() -> None:
@@ -132,7 +117,6 @@ def test_one_order_only_has_no_order_differences_and_an_unknown_floor(tmp_path: 
     assert order_differences(grid) == []
     assert noise_floor(grid).describe().startswith("noise floor unknown")
     assert grid_table(grid).rows
-    assert gains_table(grid).num_rows
 
 
 @pytest.mark.parametrize("metric", ["em", "f1"])
@@ -142,7 +126,6 @@ def test_empty_ledger_gives_empty_tables(tmp_path: Path, metric: str) -> None:
     table = grid_table(grid, metric=metric)
     assert (table.rows, table.to_arrow().num_rows, table.to_text().num_rows) == ((), 0, 0)
     assert "no grid was planned" in table.notes[0]
-    assert levels_table(grid).num_rows == 0
     assert trials_table(ledger).num_rows == 0
     assert predictions_table(ledger, grid).rows.num_rows == 0
 
