@@ -202,5 +202,5 @@ def test_command_draws_the_newest_search_or_the_named_one(searched: Path, tmp_pa
 
 
 def test_unknown_figure_is_refused_with_those_there_are(searched: Path) -> None:
-    with pytest.raises(ValueError, match=r"figure must be one of fig3, fig6, fig4, fig5, history, .*, got 'histroy'"):
+    with pytest.raises(ValueError, match=r"figure must be one of fig2, fig3, fig6, fig4, fig5, history, .*, got 'histroy'"):
         draw_figure(Ledger(searched), "histroy")
