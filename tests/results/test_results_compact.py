@@ -20,7 +20,6 @@ from synthetic_ledger import synthetic_ledger
 from synthetic_search import synthetic_search
 from typer.testing import CliRunner
 
-from results import scan
 from results.__main__ import app
 from results.compact import compact
 from results.compacted import read_index
@@ -395,23 +394,3 @@ def test_lost_index_is_refused_in_one_line_and_written_again(tmp_path: Path, dam
 
 
 # --- reading
-
-
-def test_many_parts_say_that_they_should_be_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "COMPACT_ABOVE_PARTS", 2)
-    _small(tmp_path)
-    with pytest.warns(LedgerWarning, match="attempts has 3 parts, which takes long to read; run `python -m results compact`"):
-        assert Ledger(tmp_path).table("reports").num_rows > 0
-    compact(tmp_path)
-    assert Ledger(tmp_path).table("reports").num_rows > 0
-
-
-def test_a_compacted_file_outside_the_ledger_stays_closed_to_queries(tmp_path: Path) -> None:
-    _small(tmp_path / "ours")
-    _small(tmp_path / "theirs")
-    for storage in ("ours", "theirs"):
-        compact(tmp_path / storage)
-    path = tmp_path / "theirs/ledger/reports/compacted/000001-000.parquet"
-    assert path.exists()
-    with pytest.raises(LedgerError, match=r"[Pp]ermission"):
-        Ledger(tmp_path / "ours").sql(f"SELECT count(*) FROM read_parquet('{path}'), reports")

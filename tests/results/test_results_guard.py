@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from results.__main__ import app
+from results.compact import compact
 from results.errors import QueryError
 from results.guard import QueryLimits
 from results.ledger import Ledger
@@ -297,3 +299,13 @@ def test_no_statement_writes(complete: Path, tmp_path: Path, monkeypatch: pytest
         assert "\n" not in str(error)
     assert list(tmp_path.rglob("*")) == []
     assert _fingerprint(complete) == before
+
+
+def test_compacted_file_outside_the_ledger_stays_closed_to_queries(complete: Path, tmp_path: Path) -> None:
+    for storage in ("ours", "theirs"):
+        shutil.copytree(complete / "ledger", tmp_path / storage / "ledger")
+        compact(tmp_path / storage)
+    path = tmp_path / "theirs/ledger/reports/compacted/000001-000.parquet"
+    assert path.exists()
+    with pytest.raises(QueryError, match=r"[Pp]ermission"):
+        Ledger(tmp_path / "ours").sql(f"SELECT count(*) FROM read_parquet('{path}'), reports")

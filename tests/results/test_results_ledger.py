@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from make_golden import STORES
-from synthetic_ledger import plan_row, trial_key
+from synthetic_ledger import plan_row, synthetic_ledger, trial_key
 
+from results import scan
+from results.compact import compact
 from results.errors import LedgerMissingError, LedgerWarning, NewerSchemaError
 from results.ledger import Ledger
 from results.parts import attempt_part, write_part
@@ -363,3 +365,12 @@ def test_trial_whose_plan_is_lost_is_still_listed(tmp_path: Path) -> None:
     write_part(tmp_path, "attempts", attempt_part(KEY, 1), [{"trial_key": KEY, "attempt": 1, "status": "completed"}])
     [trial] = Ledger(tmp_path).table("trials").to_pylist()
     assert (trial["trial_key"], trial["status"], trial["trainable"]) == (KEY, "completed", None)
+
+
+def test_many_parts_say_that_they_should_be_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "COMPACT_ABOVE_PARTS", 2)
+    synthetic_ledger(tmp_path)
+    with pytest.warns(LedgerWarning, match="parts, which takes long to read; run `python -m results compact`"):
+        assert Ledger(tmp_path).table("reports").num_rows > 0
+    compact(tmp_path)
+    assert Ledger(tmp_path).table("reports").num_rows > 0
