@@ -87,6 +87,7 @@ def lock(connection: duckdb.DuckDBPyConnection, limits: QueryLimits, files: Iter
     spill = Path(tempfile.gettempdir()) / f"ledger-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     settings = {
         "TimeZone": "UTC",
+        "enable_progress_bar": False,
         "memory_limit": limits.memory,
         "temp_directory": str(spill),
         "max_temp_directory_size": limits.spill,
@@ -195,7 +196,9 @@ def _read(
                         f"the answer is larger than {limits.memory} of memory ({most_bytes:,} bytes): aggregate, add LIMIT, "
                         "or allow more: Ledger(storage, limits=QueryLimits(...)), `sql --memory SIZE`"
                     )
-            return pa.Table.from_batches(batches, reader.schema)
+            answer = pa.Table.from_batches(batches, reader.schema)
+        connection.execute("ROLLBACK")
+        return answer
     except (pa.ArrowException, OSError, RuntimeError) as error:
         if isinstance(error, duckdb.Error):
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,18 @@ _TRIES = 20
 """How often a query is asked again when a file that it reads is replaced or turns out to be damaged."""
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A connection and the tables that it sees; queries of a report share one, since opening costs more than most of them."""
+
+    read: Mapping[str, StoredTable]
+    connection: duckdb.DuckDBPyConnection
+
+    def sees(self, read: Mapping[str, StoredTable]) -> bool:
+        """True when it sees these tables as they are now."""
+        return all(self.read.get(table) is stored for table, stored in read.items())
+
+
 class Ledger:
     """Everything that was measured under a storage, as it is at the moment of each query.
 
@@ -42,6 +56,7 @@ class Ledger:
         self._limits = limits or QueryLimits()
         self._parts = PartReader(self.storage)
         self._superseded: dict[str, tuple[StoredTable, StoredTable, Superseded]] = {}
+        self._idle: _Opened | None = None
 
     def __repr__(self) -> str:
         return f"Ledger({self.storage.shown!r})"
@@ -88,9 +103,13 @@ class Ledger:
         check_reading(query)
         tables = self.tables_read(query)
         for tries_left in reversed(range(_TRIES)):
+            idle, self._idle = self._idle, None  # another thread meanwhile opens its own
             read = self._read(tables)
+            if idle is not None and not idle.sees(read):
+                read, idle = self._read(sorted({*tables, *idle.read})), None
             try:
-                return self._answer(query, parameters, read)
+                with self._opened(idle, read) as connection:
+                    return read_answer(connection, query, parameters, self._limits)
             except duckdb.Error as error:
                 # Footers are checked before a query, pages only while it runs: find the bad file, then answer without it.
                 if not (tries_left and (self._is_outdated(read, error) or self._is_damaged(read, error))):
@@ -140,9 +159,16 @@ class Ledger:
         """True when files that a query read are damaged; they are skipped from now on."""
         return isinstance(error, _FILE_ERRORS) and sum(len(self._parts.skip_corrupt(table)) for table in read) > 0
 
-    def _answer(self, query: str, parameters: Mapping[str, Any] | None, read: Mapping[str, StoredTable]) -> pa.Table:
-        with self._connect(read) as connection:
-            return read_answer(connection, query, parameters, self._limits)
+    @contextmanager
+    def _opened(self, idle: _Opened | None, read: Mapping[str, StoredTable]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The idle connection, else a new one over `read`; kept for the next query unless this one fails."""
+        opened = idle or _Opened(read, self._connect(read))
+        try:
+            yield opened.connection
+        except BaseException:
+            opened.connection.close()
+            raise
+        self._idle = opened
 
     def _connect(self, read: Mapping[str, StoredTable]) -> duckdb.DuckDBPyConnection:
         with ctrl_c():
