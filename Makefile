@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-faults check format clean
+.PHONY: help demo test test-faults test-slow check format clean
 
 help:                       ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -20,6 +20,9 @@ test: $(VENV)/.test         ## all tests
 
 test-faults: $(VENV)/.test  ## kill sweeps at hundreds of moments and compare what they leave
 	$(RUN) -m pytest tests/faults -m faults
+
+test-slow: $(VENV)/.test    ## every case of which `make test` takes a few
+	$(RUN) -m pytest -m slow --numprocesses 2
 
 check: $(VENV)/.test        ## style and types
 	$(VENV)/bin/ruff check .

@@ -23,10 +23,28 @@ TINY: dict[str, Any] = {
 }
 
 
+LONG = {
+    "cluster": "starts a cluster of its own, by `make test-cluster`",
+    "faults": "hundreds of kills, by `make test-faults`; FAULTS_KILLS says how many",
+    "slow": "the whole of what another test does in part, by `make test-slow`",
+}
+"""Marks of tests that run only when they are asked for: `-m MARK`."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """st-moe-pytorch 0.1.8 has annotations that beartype warns of; named here, since `results` is tested without either."""
     if importlib.util.find_spec("beartype"):
         config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
+    for mark, meaning in LONG.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes minutes, unless it is asked for."""
+    left_out = [mark for mark in LONG if mark not in config.option.markexpr]
+    long = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

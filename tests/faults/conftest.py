@@ -16,15 +16,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = Tally(seed=int(os.environ.get("FAULTS_SEED", "0")))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long run is for those who ask for it."""
-    if "faults" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("faults")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     tally = config.stash[TALLY]
     if tally.kills or tally.missed:

@@ -184,7 +184,8 @@ def _forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_kill_between_any_two_file_operations_changes_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_between_any_two_file_operations_changes_no_answer(tmp_path: Path, every: int) -> None:
     """Of two compactions: from parts alone, and from a compacted file beside a part that was written again."""
     first = tmp_path / "first"
     for attempt, steps in ((1, range(1, 6)), (2, range(4, 7))):
@@ -196,7 +197,7 @@ def test_a_kill_between_any_two_file_operations_changes_no_answer(tmp_path: Path
     for original in (first, second):
         expected, number, status = _kept_rows(original), 0, -signal.SIGKILL
         while status == -signal.SIGKILL:
-            number += 1
+            number += every
             storage = Path(shutil.copytree(original, tmp_path / f"{original.name}-{number}"))
             status = _forked(lambda: _compact_until(storage, number))  # noqa: B023
             assert _kept_rows(storage) == expected, number

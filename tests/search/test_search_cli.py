@@ -269,7 +269,6 @@ def test_bad_input_is_one_clear_line(cli: Cli, preset: Path, tmp_path: Path, arg
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_search_on_ray_stops_trials_where_it_decides_to(cli: Cli, preset: Path, tmp_path: Path) -> None:
     slots = ("--set", "resources.max_concurrent=2", "--variant", "stopping")
     arguments = ["--preset", str(preset), "--storage", str(tmp_path), "--trials", "6", "--yes", *slots]
