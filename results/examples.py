@@ -1,8 +1,8 @@
 """Scores by test example of the trials of a grid, side by side, and which examples belong together.
 
-The examples of a group are no independent observations, so that intervals are drawn over groups. Predictions carry the
-question and no context: examples that ask the same question form a group. For BioASQ that is the group by which its data
-are split. For SQuAD, whose questions share articles, the ledger does not say which: intervals there may be too narrow.
+The examples of a group are no independent observations, so that intervals are drawn over groups: those that the data's split
+keeps together. Ledgers of before schema 5 do not say which those are; there, examples that ask the same question form a group,
+and intervals may be too narrow where several questions are asked about one context.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Examples:
     def notes(self) -> list[str]:
         """What was resampled, one line per domain."""
         lines = [
-            f"{found.domain}: {len(found.groups)} test examples in {found.num_groups} groups (the same question)"
+            f"{found.domain}: {len(found.groups)} test examples in {found.num_groups} groups (of the data's split)"
             + (f"; {found.num_left_out} more left out, which some trial did not answer" if found.num_left_out else "")
             for found in self.domains.values()
         ]
@@ -122,7 +122,8 @@ def _normalised(text: str) -> str:
 # A question that differs in white space and case alone is the same one, as where the data are split.
 _SCORES = f"""
     WITH mine AS (
-        SELECT domain, trial_key, example_id, lower(trim(regexp_replace(question, '\\s+', ' ', 'g'))) AS question,
+        SELECT domain, trial_key, example_id,
+               coalesce(group_id, lower(trim(regexp_replace(question, '\\s+', ' ', 'g')))) AS group_id,
                100 * em AS em, gold, prediction, {_normalised("prediction")} AS words
         FROM predictions WHERE list_contains($keys, trial_key) AND em IS NOT NULL
     ),
@@ -133,7 +134,7 @@ _SCORES = f"""
     )
     SELECT domain, list_position(list_sort($keys), trial_key) - 1 AS trial,
            dense_rank() OVER (PARTITION BY domain ORDER BY example_id) AS example,
-           dense_rank() OVER (PARTITION BY domain ORDER BY question) AS groups,
+           dense_rank() OVER (PARTITION BY domain ORDER BY group_id) AS groups,
            em,
            len(regexp_extract_all(prediction, '[^\\s\\p{{Z}}]+'))::DOUBLE AS answer_tokens,
            CASE WHEN has_gold AND em = 0 THEN 100.0 ELSE 0.0 END AS wordy

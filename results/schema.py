@@ -12,12 +12,13 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
 3: `searches` and `decisions`; params_active in attempts.
 4: compacted files (see `results.compacted`); the tables are those of 3.
+5: group_id in predictions.
 """
 
 
@@ -189,6 +190,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _ATTEMPT,
         Column("domain", _TEXT, "domain of the test example"),
         Column("example_id", _TEXT, "id of the test example"),
+        Column("group_id", _TEXT, "the same for examples that the split keeps together, such as questions about one context"),
         Column("question", _TEXT, "the question"),
         Column("gold", pa.list_(_TEXT), "accepted answers"),
         Column("prediction", _TEXT, "the model's answer"),

@@ -1,6 +1,7 @@
 """What tests of several packages share: the embedded default, cut down to seconds."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ TINY: dict[str, Any] = {
     "resources": {"gpus_per_trial": 0},
 }
 
+
+os.environ.setdefault("RAY_worker_niceness", "0")  # or Ray's workers, at 15, would wait for the tests beside them
 
 LONG = {
     "cluster": "starts a cluster of its own, by `make test-cluster`",

@@ -64,6 +64,7 @@ class Prediction:
 
     domain: str
     example_id: str
+    group_id: str  # the same for examples that the split keeps together, such as questions about one context
     question: str
     gold: tuple[str, ...]
     prediction: str

@@ -66,6 +66,9 @@ def test_parts_share_no_context_and_hold_every_row(data: DataSpec, tmp_path: Pat
         contexts = [set(prepared.pool.column("context", domain.split(part))) for part in ("train", "validation", "test")]
         assert tuple(len(domain.split(part)) for part in ("train", "validation", "test")) == sizes
         assert not (contexts[0] & contexts[1] or contexts[0] & contexts[2] or contexts[1] & contexts[2])
+        groups = {part: domain.group_ids(part) for part in ("train", "validation", "test")}
+        assert [len(set(each)) for each in groups.values()] == [len(each) for each in contexts]
+        assert len(set().union(*groups.values())) == len(set().union(*contexts))
     every = [domain.split(part) for domain in prepared.domains.values() for part in domain.parts]
     assert sorted(np.concatenate(every).tolist()) == list(range(prepared.pool.num_examples))
 

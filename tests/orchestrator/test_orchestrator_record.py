@@ -59,7 +59,9 @@ def test_a_report_that_the_ledger_shows_has_all_its_rows_there(storage: Path, mo
             ExpertLoad(split="val", domain="squad", layer=0, expert=0, load_share=1.0, mean_gate=1.0, dropped_share=0.0),
         ),
         predictions=(
-            Prediction(domain="squad", example_id="1", question="?", gold=("a",), prediction="a", score=1.0, **scores),
+            Prediction(
+                domain="squad", example_id="1", group_id="g", question="?", gold=("a",), prediction="a", score=1.0, **scores
+            ),
         ),
     )
     seen = []

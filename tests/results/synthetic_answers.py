@@ -30,7 +30,7 @@ def answers_ledger(
     seeds: Collection[int] = (0,),
     num_questions: int = 250,
 ) -> Path:
-    """Write the grid to `storage`; `em(trainable, share, order, domain)`. Every question stands in two examples.
+    """Write the grid to `storage`; `em(trainable, share, order, domain)`. Every two examples form a group.
 
     V-DB's answers have four words more than needed, the others' one.
     """
@@ -64,7 +64,8 @@ def _predictions(trial: Trial, domain: str, em: float, num_questions: int) -> li
                 "attempt": 1,
                 "domain": domain,
                 "example_id": f"{domain}-{number:04}",
-                "question": f"What is {domain} {number // 2}?",
+                "group_id": f"{domain}-{number // 2}",
+                "question": f"What is {domain} {number}?",
                 "gold": [f"the answer {number}"],
                 "prediction": f"Answer {number}" + ("" if right else extra),
                 "score": 1.0,

@@ -200,6 +200,7 @@ def _prediction(trial: tuple[str, int, str, int], domain: str, number: int) -> d
         "attempt": 1,
         "domain": domain,
         "example_id": f"{domain}-{number}",
+        "group_id": f"{number:016x}",
         "question": f"What is <b>answer</b> {number} in {domain}?",
         "gold": [f"answer {number}", f"the answer {number}"],
         "prediction": f"answer {number}" if right else f"a longer answer {number} by {trial[0]}",

@@ -23,6 +23,7 @@ from results.formats import encode
 from results.grid import load_grid
 from results.ledger import Ledger
 from results.pairs import pairs_table
+from results.parts import write_part
 from results.statistics import holm
 from trainables.data.scores import contains_gold, exact_match
 
@@ -117,8 +118,6 @@ def test_answers_are_counted_as_the_scorer_of_the_trainables_does(answers: list[
     """The SQL against `trainables.data.scores`, which a trial's own evaluation uses."""
     import tempfile
 
-    from results.parts import write_part
-
     with tempfile.TemporaryDirectory() as folder:
         synthetic_ledger(Path(folder), trainables=("exbert",), orders=("shuffled",), shares=(40,))
         next(Path(folder, "ledger/predictions").glob("*.parquet")).unlink()
@@ -141,6 +140,24 @@ def test_answers_are_counted_as_the_scorer_of_the_trainables_does(answers: list[
         wordy = [100 * (contains_gold(text, gold) - exact_match(text, gold)) for text, gold in answers]
         assert found.scores["wordy"][:, 0].tolist() == wordy
         assert found.scores["answer_tokens"][:, 0].tolist() == [len(text.split()) for text, _ in answers]
+
+
+@pytest.mark.parametrize(
+    ("group_ids", "num_groups"), [(("a", "a", "b"), 2), ((None, None, None), 3)], ids=["of the split", "of an older schema"]
+)
+def test_examples_that_the_split_keeps_together_form_a_group(
+    tmp_path: Path, group_ids: tuple[str | None, ...], num_groups: int
+) -> None:
+    storage = synthetic_ledger(tmp_path, trainables=("exbert",), orders=("shuffled",), shares=(40,))
+    next((storage / "ledger/predictions").glob("*.parquet")).unlink()
+    row = {"trial_key": trial_key("exbert", 40, "shuffled", 0), "attempt": 1, "domain": "squad", "gold": ["a"], "em": 1.0}
+    rows = [
+        {**row, "example_id": str(n), "group_id": group, "question": str(n), "prediction": "a"}
+        for n, group in enumerate(group_ids)
+    ]
+    write_part(storage, "predictions", "rows", rows)
+    ledger = Ledger(storage)
+    assert load_examples(ledger, load_grid(ledger)).domains["squad"].num_groups == num_groups
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from trainables.config import MixtureConfig
 from trainables.data.counts import DomainCounts, PartCounts
 from trainables.data.pool import WindowPool
 from trainables.data.spec import DomainSpec
-from trainables.data.splits import GroupBy, Split, resolve_group_by, seeded_order, split_by_group, without_overlap
+from trainables.data.splits import GroupBy, Split, group_id, resolve_group_by, seeded_order, split_by_group, without_overlap
 from trainables.data.store import PreparedFile
 
 __all__ = ["DomainFiles", "Part", "PreparedDomain", "UsableRows", "open_domain", "usable_rows"]
@@ -62,6 +62,10 @@ class PreparedDomain:
     def windows_of(self, part: Part) -> np.ndarray:
         """The part's windows as indices into the pool, int64."""
         return self.pool.windows_of(self.parts[part])
+
+    def group_ids(self, part: Part) -> list[str]:
+        """The group of each of the part's examples, 16 hex digits; no example of another part has it."""
+        return [group_id(key) for key in self.pool.column(_KEY_COLUMN[self.counts.group_by], self.parts[part])]
 
 
 def usable_rows(files: DomainFiles) -> UsableRows:

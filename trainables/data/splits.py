@@ -69,6 +69,11 @@ def context_key(text: str) -> str:
     return _digest(" ".join(text.split()))
 
 
+def group_id(key: str) -> str:
+    """A group's name, whatever its key is made of: 16 hex digits."""
+    return _digest(key)[:16]
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

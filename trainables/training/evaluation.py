@@ -61,7 +61,9 @@ def evaluate(
     return Measured(
         evaluation=_summary(held_out, total_loss / len(windows), answers, scored),
         expert_loads=tuple(load for layer, moe in enumerate(routed) for load in _expert_loads(moe.tally, held_out, layer)),
-        predictions=tuple(starmap(partial(_prediction, held_out.domain), zip(examples, answers, scored, strict=True))),
+        predictions=tuple(
+            starmap(partial(_prediction, held_out.domain), zip(examples, held_out.group_ids, answers, scored, strict=True))
+        ),
     )
 
 
@@ -99,10 +101,11 @@ def _best_spans(task: Task, windows: np.ndarray, start_logits: np.ndarray, end_l
     )
 
 
-def _prediction(domain: str, example: Example, answer: tuple[str, float], scores: AnswerScores) -> Prediction:
+def _prediction(domain: str, example: Example, group_id: str, answer: tuple[str, float], scores: AnswerScores) -> Prediction:
     return Prediction(
         domain=domain,
         example_id=example.id,
+        group_id=group_id,
         question=example.question,
         gold=example.gold,
         prediction=answer[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,13 @@ __all__ = ["HeldOut", "Task", "open_task", "prepare_all"]
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """One domain's examples of one split. `examples` and `windows` index the task's pool."""
+    """One domain's examples of one split. `examples` and `windows` index the task's pool; `group_ids` has one per example."""
 
     split: Literal["val", "test"]
     domain: str
     examples: np.ndarray
     windows: np.ndarray
+    group_ids: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,13 @@ def open_task(config: QAConfig, data: DataSpec, prepared_dir: Path) -> Task:
 def _held_out(prepared: PreparedData) -> Iterator[HeldOut]:
     for split, part in (("val", "validation"), ("test", "test")):
         for name, domain in prepared.domains.items():
-            examples = domain.split(part)
-            yield HeldOut(split=split, domain=name, examples=examples, windows=prepared.pool.windows_of(examples))
+            yield HeldOut(
+                split=split,
+                domain=name,
+                examples=domain.split(part),
+                windows=domain.windows_of(part),
+                group_ids=domain.group_ids(part),
+            )
 
 
 def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path) -> Iterator[str]:
