@@ -110,7 +110,7 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     broken = planned["trials"][1]["key"]
     (storage / "checkpoints").mkdir(parents=True)
     (storage / "checkpoints" / broken).write_text("a file where the trial wants its folder")
-    done = run_grid(preset, storage)
+    done = run_grid(preset, storage, "--set", "resources.max_concurrent=1")
     assert done.returncode == 1
     assert status_counts(storage) == {"completed": 1, "failed": 1}
     [row] = Ledger(storage).sql("SELECT trial_key, attempts, error_type, error FROM trials WHERE status = 'failed'").to_pylist()
@@ -124,7 +124,11 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     assert "1 already done, 0 to run" in again.stderr  # what failed for good is not paid for twice unasked
     retry = next(line.split() for line in again.stderr.splitlines() if "retry --failed" in line)
     retried = subprocess.run(
-        [sys.executable, *retry[1:]], capture_output=True, text=True, env=environment(tmp_path), check=False
+        [sys.executable, *retry[1:], "--backend", "inline"],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path),
+        check=False,
     )
     assert retried.returncode == 0, retried.stderr
     assert status_counts(storage) == {"completed": 2}
@@ -142,7 +146,8 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(
         assert driver.wait(timeout=60) == 130
     resume = line.split()
     assert resume[:3] == ["python", "-m", "orchestrator.run"]
-    done = subprocess.run([sys.executable, *resume[1:]], capture_output=True, text=True, env=environment(tmp_path), check=False)
+    finish = [sys.executable, *resume[1:], "--backend", "inline"]
+    done = subprocess.run(finish, capture_output=True, text=True, env=environment(tmp_path), check=False)
     assert done.returncode == 0, done.stderr
     assert status_counts(storage) == {"completed": 4}
     assert measured(storage) == measured(reference, like=storage)
