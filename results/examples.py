@@ -116,7 +116,10 @@ def _normalised(text: str) -> str:
     Source: the official SQuAD v1.1 evaluation script, `normalize_answer`.
     """
     bare = f"regexp_replace(lower({text}), '[!-/:-@\\[-`{{-~]', '', 'g')"
-    return f"trim(regexp_replace(regexp_replace({bare}, '\\b(a|an|the)\\b', ' ', 'g'), '\\s+', ' ', 'g'))"
+    # Every word between two marks: RE2's \b takes a letter outside ASCII for the end of a word, Python's does not.
+    marked = f"regexp_replace({bare}, '([\\p{{L}}\\p{{N}}_]+)', '\x01\\1\x02', 'g')"
+    without_articles = f"regexp_replace({marked}, '\x01(a|an|the)\x02', ' ', 'g')"
+    return f"trim(regexp_replace(regexp_replace({without_articles}, '[\x01\x02]', '', 'g'), '\\s+', ' ', 'g'))"
 
 
 # A question that differs in white space and case alone is the same one, as where the data are split.
