@@ -12,7 +12,6 @@ import yaml
 
 TINY: dict[str, Any] = {
     "encoder": "embedded",
-    "domains": {"squad": "embedded", "bioasq": "embedded"},
     "mixture_size": 40,
     "shares": [0, 60],
     "orders": ["concatenated", "shuffled"],
@@ -51,12 +50,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def write_preset() -> Callable[..., Path]:
+def write_preset(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a preset of eight trials of a second or two into a folder; keyword arguments replace its keys."""
+    from trainables.embedded import write_corpora  # here, as `results` is tested where `trainables` cannot be imported
+
+    files = write_corpora(tmp_path_factory.mktemp("corpora"), train_rows=200, test_rows=60)
+    domains = {name: {part: str(files[f"{name}_{part}"]) for part in ("train", "test")} for name in ("squad", "bioasq")}
 
     def write(folder: Path, **changes: Any) -> Path:
         path = folder / "tiny.yaml"
-        path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump({**TINY, "domains": domains, **changes}, sort_keys=False), encoding="utf-8")
         return path
 
     return write

@@ -32,6 +32,7 @@ Difference = dict[str, Any]
 
 
 SMALL: dict[str, Any] = {
+    "domains": {"squad": "embedded", "bioasq": "embedded"},
     "orders": ["shuffled"],
     "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
     "recovery": {"checkpoint_seconds": 0},
