@@ -38,13 +38,13 @@ def test_an_undisturbed_run_comes_by_boundaries_of_all_that_it_writes(campaign: 
 
 def test_kills_at_boundaries_from_an_empty_storage_on_leave_the_undisturbed_ledger(campaign: Campaign) -> None:
     spread = campaign.recording.sample(campaign.random, empty=True)
-    chosen = sorted(campaign.random.sample(spread, min(14, len(spread))))
+    chosen = sorted(campaign.random.sample(spread, min(8, len(spread))))
     assert campaign.kill_at_boundaries(chosen, empty=True) == []
-    assert campaign.tally.kills["driver at a boundary"] >= 12
+    assert campaign.tally.kills["driver at a boundary"] >= 7
 
 
 def test_kills_at_random_moments_on_one_storage_leave_the_undisturbed_ledger(campaign: Campaign) -> None:
-    assert campaign.kill_at_moments(8, in_a_row=8, empty=False) == []
+    assert campaign.kill_at_moments(5, in_a_row=5, empty=False) == []
 
 
 @pytest.mark.faults
