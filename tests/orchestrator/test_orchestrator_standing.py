@@ -72,7 +72,7 @@ class History:
                 write_part(self.storage, "attempts", attempt_part(key, attempt), [row])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data: st.DataObject) -> None:
     keys = [trial.key for trial in plan.trials]

@@ -184,7 +184,7 @@ def _forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_between_any_two_file_operations_changes_no_answer(tmp_path: Path, every: int) -> None:
     """Of two compactions: from parts alone, and from a compacted file beside a part that was written again."""
     first = tmp_path / "first"

@@ -70,7 +70,7 @@ def _counted(ledger: Ledger, query: str) -> list[str]:
     return sorted(map(repr, ledger.sql(query).to_pylist()))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(attempts=st.lists(_ATTEMPTS, max_size=5, unique_by=lambda attempt: (attempt["key"], attempt["attempt"])))
 def test_rows_that_count_are_those_that_comparing_all_rows_leaves(attempts: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
