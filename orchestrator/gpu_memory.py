@@ -17,10 +17,10 @@ from typing import Any
 
 from orchestrator.trial import Trial
 from results.ledger import Ledger
-from trainables.contract import TrialContext
+from trainables.contract import Report, TrialContext
 from trainables.registry import train_function
 
-__all__ = ["GpuUse", "hungriest", "measure", "measured_before", "shortened"]
+__all__ = ["GpuUse", "hungriest", "measure", "measured_before", "shortened", "train_some"]
 
 HEADROOM = 1.2
 """The peak is taken this many times: the longest batch of a short training is not the longest of all (chosen, not measured)."""
@@ -94,22 +94,27 @@ def measure(trials: Iterable[Trial], prepared_dir: Path, num_threads: int) -> Gp
 
     torch.cuda.reset_peak_memory_stats()
     for trial in trials:
-        with tempfile.TemporaryDirectory() as folder:
-            context = TrialContext(
-                seed=trial.seed,
-                data=trial.data,
-                device="cuda",
-                num_threads=num_threads,
-                checkpoint_dir=Path(folder),
-                prepared_dir=prepared_dir,
-            )
-            with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
-                next(reports)
+        train_some(trial, prepared_dir, "cuda", num_threads)
         gc.collect()
         torch.cuda.empty_cache()  # each is measured as if it were alone
     free, total = torch.cuda.mem_get_info()
     beside = max(0, total - free - torch.cuda.memory_reserved())
     return GpuUse(torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() + beside, total)
+
+
+def train_some(trial: Trial, prepared_dir: Path, device: str, num_threads: int) -> Report:
+    """The shortened trial's first report. Writes nothing but a checkpoint that is gone again."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = TrialContext(
+            seed=trial.seed,
+            data=trial.data,
+            device=device,
+            num_threads=num_threads,
+            checkpoint_dir=Path(folder),
+            prepared_dir=prepared_dir,
+        )
+        with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
+            return next(reports)  # type: ignore[no-any-return]
 
 
 def measured_before(storage: Path, sweep_id: str) -> GpuUse | None:

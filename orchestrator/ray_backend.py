@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from orchestrator.trial import Trial
 from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 
-__all__ = ["RayBackend", "gpu_use_of"]
+__all__ = ["RayBackend", "gpu_use_of", "param_space"]
 
 _MAX_RESTARTS = 100
 """Of one trial in one run of Tune, should our own policies ever fail to end it."""
@@ -184,8 +184,7 @@ class RayBackend:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._room())
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, self._request.for_ray),
-            param_space={"settings": settings}
-            | ({"trial": tune.grid_search([each.to_json() for each in known])} if known else {}),
+            param_space=param_space(settings, known),
             tune_config=tune.TuneConfig(
                 scheduler=Scheduler(relay),
                 reuse_actors=True,
@@ -219,6 +218,12 @@ class RayBackend:
         holder = holder_of(trial_lease(self._settings.storage, trial_key), time.time())
         if holder is not None and holder.owner == self._settings.run_id:
             on_nodes(lambda: holder.end(), [node["NodeID"] for node in nodes()])
+
+
+def param_space(settings: RunSettings, known: Sequence[Trial] | None) -> dict[str, Any]:
+    """What Tune makes trials of: those that are known, in their order; else a searcher brings them."""
+    trials = {"trial": tune.grid_search([trial.to_json() for trial in known])} if known else {}
+    return {"settings": settings, **trials}
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:
