@@ -114,7 +114,7 @@ def train_some(trial: Trial, prepared_dir: Path, device: str, num_threads: int) 
             prepared_dir=prepared_dir,
         )
         with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
-            return next(reports)  # type: ignore[no-any-return]
+            return next(reports)
 
 
 def measured_before(storage: Path, sweep_id: str) -> GpuUse | None:

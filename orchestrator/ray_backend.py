@@ -170,6 +170,7 @@ class RayBackend:
     def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
+        self._watch.on_join = partial(check_storage_is_shared, settings.storage)
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = Relay(listener, self._watch)

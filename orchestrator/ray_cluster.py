@@ -33,7 +33,7 @@ __all__ = [
     "ray_session",
 ]
 
-T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _NODES_GONE_SECONDS = 20.0
 
@@ -41,18 +41,22 @@ _DRAIN_LOOK_SECONDS = 2.0
 
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
+Answer = TypeVar("Answer")
 
-def on_nodes(call: Callable[[], T], node_ids: list[str]) -> list[T]:
+
+def on_nodes(call: Callable[[], Answer], node_ids: list[str]) -> list[Answer]:
     """What `call` returns on each of the nodes."""
     pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     task = ray.remote(num_cpus=0)(call)
-    results: list[T] = ray.get([task.options(scheduling_strategy=pinned(node_id, soft=False)).remote() for node_id in node_ids])
+    results: list[Answer] = ray.get(
+        [task.options(scheduling_strategy=pinned(node_id, soft=False)).remote() for node_id in node_ids]
+    )
     return results
 
 
-def on_gpu(call: Callable[[], T], cpus: int) -> T:
+def on_gpu(call: Callable[[], Answer], cpus: int) -> Answer:
     """What `call` returns in a process that has a whole GPU for itself, on any node; that may have to be started first."""
-    result: T = ray.get(ray.remote(num_cpus=cpus, num_gpus=1, max_retries=0)(call).remote())
+    result: Answer = ray.get(ray.remote(num_cpus=cpus, num_gpus=1, max_retries=0)(call).remote())
     return result
 
 
@@ -152,18 +156,38 @@ class NodeWatch:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._looked_at = self._seen_at = clock()
-        self.resources = node_resources()
+        self._nodes = nodes()
+        self.on_join: Callable[[], None] = lambda: None
+        """Called when nodes have joined; an error of Ray's in it means that they are asked again at the next look."""
+
+    @property
+    def resources(self) -> list[dict[str, float]]:
         """Of the nodes at the last look."""
+        return [node["Resources"] for node in self._nodes]
 
     def are_gone(self) -> bool:
-        """True when there has been no node for `_NODES_GONE_SECONDS`; asks Ray now and then only."""
+        """True when there has been no node for `_NODES_GONE_SECONDS`; asks Ray now and then only.
+
+        Raises what `on_join` raises.
+        """
         now = self._clock()
         if now - self._looked_at > _NODES_GONE_SECONDS / 4:
             self._looked_at = now
-            self.resources = node_resources()
-            if self.resources:
+            self._look()
+            if self._nodes:
                 self._seen_at = now
         return self._looked_at - self._seen_at > _NODES_GONE_SECONDS
+
+    def _look(self) -> None:
+        known = {node["NodeID"] for node in self._nodes}
+        found = nodes()
+        if any(node["NodeID"] not in known for node in found):
+            try:
+                self.on_join()
+            except ray.exceptions.RayError:
+                _log.warning("a node that joined has not answered", exc_info=True)
+                found = [node for node in found if node["NodeID"] in known]
+        self._nodes = found
 
 
 def heed_drain() -> None:

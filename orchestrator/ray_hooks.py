@@ -63,8 +63,11 @@ class Relay(tune.Callback):
 
     def is_over(self, stop_requested: Callable[[], bool]) -> bool:
         """True when Tune should end: after trouble, and once what runs has come to its end when a stop is requested."""
-        if self._nodes.are_gone():
-            self.trouble = SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
+        try:
+            if self._nodes.are_gone():
+                raise SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
+        except SweepError as error:
+            self.trouble = error
         return self.trouble is not None or (stop_requested() and not self.running)
 
     def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> object:
