@@ -81,10 +81,10 @@ def _measure(what: str, health_checks: dict[str, int]) -> Away:
         }
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "node_ip_address": "127.0.0.1", "include_dashboard": False, "_system_config": health_checks}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": health_checks}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
-            nodes = [cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1") for _ in range(2)]
+            nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
             return _lose_one(what, cluster, {node.node_id: node for node in nodes}, folder)
         finally:
             cluster.shutdown()
