@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from orchestrator.gpu_memory import GpuUse
 from orchestrator.work import Work
 from orchestrator.worker import Ended, RunSettings
 
@@ -42,8 +43,12 @@ class Backend(Protocol):
         """
 
     @property
+    def gpu_use(self) -> GpuUse | None:
+        """What was measured to find how many trials share a GPU; None where nothing was to be measured."""
+
+    @property
     def slots(self) -> int:
-        """Trials that run at a time."""
+        """Trials that run at a time, as of now; may be asked from any thread."""
 
     def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """Runs what `work` hands out, again after errors as the listener says; nothing further once a stop is requested.

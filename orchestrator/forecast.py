@@ -9,8 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from orchestrator.curves import load_curves
-from orchestrator.estimate import estimate
-from orchestrator.machine import num_gpus
+from orchestrator.estimate import estimate, local_gpus
 from orchestrator.preset import Resources
 from orchestrator.search_spec import SearchSpec
 from orchestrator.simulate import Curve, Settings, Simulated, SimulationError, simulate
@@ -72,7 +71,7 @@ def forecast(spec: SearchSpec, storage: Path, resources: Resources) -> Forecast:
     else:
         epochs, rungs = float(trials * settings.max_epochs), ()
     trial_seconds = None if seconds_per_epoch is None else epochs * seconds_per_epoch
-    gpus = float(min(1, num_gpus())) if resources.gpus_per_trial == "auto" else resources.gpus_per_trial
+    gpus = local_gpus(resources)
     return Forecast(
         trials=trials,
         rungs=rungs,

@@ -23,7 +23,12 @@ __all__ = ["InlineBackend"]
 
 
 class InlineBackend:
-    """A `for` loop over trials and reports, on the first GPU unless `resources.gpus_per_trial` is 0 or there is none."""
+    """A `for` loop over trials and reports, on the first GPU unless `resources.gpus_per_trial` is 0 or there is none.
+
+    A trial has that GPU for itself, however many were to share it.
+    """
+
+    gpu_use = None
 
     def __init__(self, resources: Resources) -> None:
         asked = resources.gpus_per_trial

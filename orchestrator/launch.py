@@ -59,7 +59,7 @@ def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, ad
             plan,
             storage,
             request,
-            session=_session(plan, backend, address),
+            session=_session(plan, storage, backend, address),
             watch=_watch,
             confirm=confirm,
             say=say,
@@ -101,7 +101,7 @@ def _confirmed(plan: Plan, work: Work, storage: Path) -> bool:
     return typer.confirm("Run them?", default=True, err=True)
 
 
-def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
+def _session(plan: Plan, storage: Path, backend: BackendName, address: str | None) -> Any:
     @contextmanager
     def session() -> Iterator[Backend]:
         if backend is BackendName.inline:
@@ -112,11 +112,11 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
         from orchestrator.ray_environment import set_ray_environment
 
         set_ray_environment(address)
-        from orchestrator.ray_backend import RayBackend
+        from orchestrator.ray_backend import RayBackend, gpu_use_of
         from orchestrator.ray_cluster import ray_session
 
         with ray_session(address):
-            yield RayBackend(plan.preset.resources)
+            yield RayBackend(plan.preset.resources, gpu_use_of(plan, storage, say))
 
     return session
 

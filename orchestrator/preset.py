@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import PresetError
 from orchestrator.search_settings import SearchSettings
@@ -23,15 +24,25 @@ __all__ = ["EMBEDDED", "Preset", "Recovery", "Resources", "describe_error", "loa
 
 _FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv")
 
+_GPU_RULE = "gpus_per_trial must be auto, a whole number, or 1/k for trials_per_gpu: k"
+_SHARE_TOLERANCE = 0.01
+"""How far 1/share may be from a whole number of trials: 0.333 is a third, 0.33 is not."""
+
 EMBEDDED = "embedded"
 """As the encoder, or as a domain's file: the one that ships with the package."""
 
 
 class Resources(Settings):
-    """What a running trial holds. None of it changes a result, but for the number of CPUs, which fixes torch's threads."""
+    """What a running trial holds. None of it changes a result, but for the number of CPUs, which fixes torch's threads.
+
+    Trials that share a GPU are asked for by `trials_per_gpu` alone: `gpus_per_trial: 0.5` is read as `trials_per_gpu: 2`.
+    """
 
     cpus_per_trial: int = Field(1, ge=1)
-    gpus_per_trial: float | Literal["auto"] = Field("auto", description="a whole number, 1/k, or auto: 1 where there are GPUs")
+    gpus_per_trial: int | Literal["auto"] = Field("auto", description="whole GPUs; auto: 1 where there are GPUs")
+    trials_per_gpu: int | Literal["auto"] = Field(
+        1, description="trials that share one GPU; auto: as many as the peak memory of the hungriest trial, measured, allows"
+    )
     max_concurrent: int | None = Field(None, ge=1, description="null: as many as the resources allow")
     memory_gib_per_trial: float | None = Field(
         None, gt=0, description="a worker that would grow beyond it is out of memory; null: no limit"
@@ -42,17 +53,64 @@ class Resources(Settings):
         """Memory of one trial; None: no limit."""
         return None if self.memory_gib_per_trial is None else int(self.memory_gib_per_trial * 1024**3)
 
-    @field_validator("gpus_per_trial")
+    @model_validator(mode="before")
     @classmethod
-    def _whole_or_one_kth(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
-        """Ray packs other fractions wrongly (ray issue 5902)."""
-        if (
-            value == "auto"
-            or (value >= 0 and value == int(value))
-            or (0 < value < 1 and abs(1 / value - round(1 / value)) < 1e-6)
-        ):
+    def _one_way_to_share(cls, values: Any) -> Any:
+        """A fraction of a GPU becomes the trials that share it."""
+        if not isinstance(values, Mapping):
+            return values
+        given = dict(values)
+        gpus = given.get("gpus_per_trial", "auto")
+        if isinstance(gpus, float) and 0 < gpus < 1:
+            sharing = _whole_trials(gpus)
+            if given.get("trials_per_gpu", 1) not in (1, sharing):
+                raise ValueError(
+                    f"trials_per_gpu is {given['trials_per_gpu']!r} and gpus_per_trial is {gpus:g}, which says it once more; "
+                    "leave gpus_per_trial out"
+                )
+            given |= {"gpus_per_trial": 1, "trials_per_gpu": sharing}
+        elif gpus != "auto" and not _is_whole(gpus):
+            between = isinstance(gpus, float) and gpus > 1 and math.isfinite(gpus)
+            nearest = f"; the nearest are {int(gpus)} and {int(gpus) + 1}" if between else ""
+            raise ValueError(f"{_GPU_RULE}, got {gpus!r}{nearest}")
+        return given
+
+    @field_validator("trials_per_gpu", mode="before")
+    @classmethod
+    def _at_least_one(cls, value: Any) -> Any:
+        if value == "auto" or (_is_whole(value) and value >= 1):
             return value
-        raise ValueError("gpus_per_trial must be auto, a whole number, or 1/k (0.5, 0.25, ...)")
+        raise ValueError("trials_per_gpu must be auto or a whole number of trials, at least 1")
+
+    @model_validator(mode="after")
+    def _shares_one_gpu(self) -> Resources:
+        without_gpu = self.trials_per_gpu == "auto" and self.gpus_per_trial == 0  # there is nothing to measure then
+        if self.trials_per_gpu != 1 and self.gpus_per_trial not in ("auto", 1) and not without_gpu:
+            raise ValueError(
+                f"trials_per_gpu is {self.trials_per_gpu} and gpus_per_trial is {self.gpus_per_trial}: trials share one GPU, "
+                "so gpus_per_trial must be auto or 1; leave one of the two out"
+            )
+        return self
+
+
+def _is_whole(value: Any) -> bool:
+    """Also 1.0, as earlier versions wrote it."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and value >= 0 and float(value).is_integer()
+
+
+def _whole_trials(share: float) -> int:
+    """The k of a share that is 1/k: Ray packs other fractions wrongly (ray issue 5902).
+
+    Raises:
+        ValueError: it is none.
+    """
+    if abs(1 / share - round(1 / share)) < _SHARE_TOLERANCE:
+        return round(1 / share)
+    above, below = math.ceil(1 / share), math.floor(1 / share)
+    raise ValueError(
+        f"{_GPU_RULE}, got {share:g}; the nearest are {1 / above:.4g} (resources.trials_per_gpu={above}) "
+        f"and {1 / below:.4g} (resources.trials_per_gpu={below})"
+    )
 
 
 class Recovery(Settings):

@@ -8,29 +8,44 @@ to a first result and drop late metrics.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 from ray import tune
 
 from orchestrator.backend import Listener
-from orchestrator.errors import InfeasibleError, SweepError
+from orchestrator.errors import SweepError
+from orchestrator.gpu_memory import GpuUse, hungriest, measure, measured_before
 from orchestrator.lease import holder_of
+from orchestrator.placement import Growth, Request, check_feasible, has_gpus, most_trials, trials_now
+from orchestrator.plan import Plan
 from orchestrator.preset import Resources
-from orchestrator.ray_cluster import check_storage_is_shared, node_resources, nodes, on_nodes
+from orchestrator.ray_cluster import (
+    NodeWatch,
+    check_storage_is_shared,
+    growth,
+    heed_drain,
+    node_resources,
+    nodes,
+    on_gpu,
+    on_nodes,
+)
 from orchestrator.ray_hooks import Relay, Scheduler, Searcher, StopAll, key_of
 from orchestrator.stop import notice_sigterm, sigterm_noticed
 from orchestrator.trial import Trial
 from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 
-__all__ = ["RayBackend"]
+__all__ = ["RayBackend", "gpu_use_of", "param_space"]
 
 _MAX_RESTARTS = 100
 """Of one trial in one run of Tune, should our own policies ever fail to end it."""
@@ -51,6 +66,8 @@ class TrialActor(tune.Trainable):
         age = max(0.0, time.time() - psutil.Process().create_time())  # of this process
         self._launched_at = time.monotonic() - age
         notice_sigterm(lambda: self._attempt is not None)
+        self._node_id = ray.get_runtime_context().get_node_id()
+        heed_drain()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Holds the next trial."""
@@ -65,7 +82,8 @@ class TrialActor(tune.Trainable):
             WorkerPreemptedError: this process was told to end; the trial goes on in another.
         """
         if self._attempt is None:
-            self._attempt = Attempt(Trial.from_json(self.config["trial"]), self.config["settings"], self._launched_at)
+            trial = Trial.from_json(self.config["trial"])
+            self._attempt = Attempt(trial, self.config["settings"], self._launched_at, self._node_id)
         result = self._attempt.advance()
         if not isinstance(result, Ended):
             return {"shown": result}
@@ -85,65 +103,89 @@ class WorkerPreemptedError(Exception):
     """A worker was told to end; its trial has made a checkpoint."""
 
 
+def gpu_use_of(plan: Plan, storage: Path, say: Callable[[str], None]) -> GpuUse | None:
+    """What the plan's hungriest trial takes of a GPU, for `resources.trials_per_gpu: auto`; None where nothing shares one.
+
+    It is measured once: from then on the ledger has it.
+
+    Raises:
+        SweepError: the measurement failed.
+    """
+    resources = plan.preset.resources
+    wanted = resources.trials_per_gpu == "auto" and resources.gpus_per_trial != 0
+    if not wanted or not has_gpus(node_resources(), growth()):
+        return None
+    known = measured_before(storage, plan.sweep_id)
+    if known is None:
+        trials = hungriest(plan.search.corners() if plan.search else plan.trials)
+        say(f"measuring what {', '.join(trial.summary for trial in trials)} take of a GPU (resources.trials_per_gpu: auto)")
+        try:
+            known = on_gpu(partial(measure, trials, storage / "prepared", resources.cpus_per_trial), resources.cpus_per_trial)
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise SweepError(
+                f"resources.trials_per_gpu is auto, and measuring a trial failed: {last}; name a number, for example 1"
+            ) from error
+    say(str(known))
+    return known
+
+
 class RayBackend:
     """Runs trials on the Ray that `ray_session` has started or joined."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, resources: Resources, gpu_use: GpuUse | None = None) -> None:
+        """`gpu_use`: see `gpu_use_of`.
+
+        Raises:
+            InfeasibleError: no node has what one trial asks for, nor has one that the autoscaler may start.
+        """
+        self.gpu_use = gpu_use
+        self._most = resources.max_concurrent
+        self._watch = NodeWatch(time.monotonic)
+        self._growth: Growth | None = growth()
+        whole = resources.gpus_per_trial
+        gpus = int(has_gpus(self._watch.resources, self._growth)) if whole == "auto" else whole
+        sharing = resources.trials_per_gpu if resources.trials_per_gpu != "auto" else gpu_use.trials if gpu_use else 1
+        self._request = Request(resources.cpus_per_trial, gpus / sharing, resources.memory_bytes)
+        check_feasible(self._request, self._watch.resources, self._growth)
 
     @property
     def gpus_per_trial(self) -> float:
-        """See `orchestrator.backend.Backend`; `auto` is one GPU where there are any."""
-        asked = self._resources.gpus_per_trial
-        gpus = float(min(max(node.get("GPU", 0) for node in node_resources()), 1)) if asked == "auto" else float(asked)
-        if not sum(self._fitting(gpus)):
-            have = "; ".join(
-                f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs and {node.get('memory', 0) / 1024**3:.1f} GiB"
-                for node in node_resources()
-            )
-            memory = self._resources.memory_gib_per_trial
-            asked_memory = "" if memory is None else f" and {memory:g} GiB"
-            raise InfeasibleError(
-                f"a trial asks for {self._resources.cpus_per_trial} CPUs and {gpus:g} GPUs{asked_memory}, and the nodes have "
-                f"{have}; lower resources.cpus_per_trial, resources.gpus_per_trial or resources.memory_gib_per_trial"
-            )
-        return gpus
+        """See `orchestrator.backend.Backend`."""
+        return self._request.gpus
 
     @property
     def slots(self) -> int:
-        """See `orchestrator.backend.Backend`; of the nodes there are now."""
-        fitting = sum(self._fitting(self.gpus_per_trial))
-        return min(fitting, self._resources.max_concurrent or fitting)
+        """See `orchestrator.backend.Backend`; of the nodes there were at the last look."""
+        return self._limited(trials_now(self._request, self._watch.resources))
 
-    def _fitting(self, gpus: float) -> list[int]:
-        """How many trials each node holds."""
-        by_cpu = [int(node.get("CPU", 0) / self._resources.cpus_per_trial) for node in node_resources()]
-        by_gpu = [
-            int(node.get("GPU", 0) / gpus + 1e-9) if gpus else cpus for node, cpus in zip(node_resources(), by_cpu, strict=True)
-        ]
-        memory = self._resources.memory_bytes
-        by_memory = [
-            int(node.get("memory", 0) / memory) if memory else cpus for node, cpus in zip(node_resources(), by_cpu, strict=True)
-        ]
-        return [min(each) for each in zip(by_cpu, by_gpu, by_memory, strict=True)]
+    def _room(self) -> int:
+        """Trials to have under way: as many as run when the cluster has grown as far as it may. An autoscaler starts nodes only
+        for trials that it sees waiting."""
+        return max(1, self._limited(most_trials(self._request, self._watch.resources, self._growth)))
+
+    def _limited(self, trials: int) -> int:
+        return min(trials, self._most or trials)
 
     def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
+        self._watch.on_join = partial(check_storage_is_shared, settings.storage)
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
-        relay = Relay(listener)
+        relay = Relay(listener, self._watch)
         known = work.known
         which: dict[str, Any] = {}
         if known is None:
-            searcher = Searcher(work, relay, stop_requested)
-            which = {"search_alg": searcher, "num_samples": -1, "max_concurrent_trials": self.slots}
+            which = {"search_alg": Searcher(work, relay, stop_requested, self._room), "num_samples": -1}
         else:
-            which = {"max_concurrent_trials": self._resources.max_concurrent or 0}
+            which = {"max_concurrent_trials": self._most or 0}
+        # What waits is what an autoscaler starts nodes for: all that the cluster could run, where Tune by itself takes 200 of
+        # a grid's trials and 1 of a search's. Not more, since each waits as a placement group of its own.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._room())
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, self._request(settings)),
-            param_space={"settings": settings}
-            | ({"trial": tune.grid_search([each.to_json() for each in known])} if known else {}),
+            tune.with_resources(TrialActor, self._request.for_ray),
+            param_space=param_space(settings, known),
             tune_config=tune.TuneConfig(
                 scheduler=Scheduler(relay),
                 reuse_actors=True,
@@ -172,16 +214,17 @@ class RayBackend:
         if known is not None and not stop_requested():
             _check_all_ran({trial.key for trial in known}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))])
 
-    def _request(self, settings: RunSettings) -> dict[str, float]:
-        """What Ray sets aside for a trial."""
-        memory = {} if settings.memory_bytes is None else {"memory": float(settings.memory_bytes)}
-        return {"cpu": settings.cpus, "gpu": settings.gpus, **memory}
-
     def kill(self, trial_key: str) -> None:
         """See `orchestrator.backend.Backend.kill`: asks every node whether it has the process that holds the trial's lease."""
         holder = holder_of(trial_lease(self._settings.storage, trial_key), time.time())
         if holder is not None and holder.owner == self._settings.run_id:
             on_nodes(lambda: holder.end(), [node["NodeID"] for node in nodes()])
+
+
+def param_space(settings: RunSettings, known: Sequence[Trial] | None) -> dict[str, Any]:
+    """What Tune makes trials of: those that are known, in their order; else a searcher brings them."""
+    trials = {"trial": tune.grid_search([trial.to_json() for trial in known])} if known else {}
+    return {"settings": settings, **trials}
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:

@@ -1,44 +1,116 @@
-"""The nodes of a Ray: joined or started, listed, asked, and watched."""
+"""The nodes of a Ray: joined or started, listed, asked, and watched; and those that its autoscaler may start."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import ray
+import yaml
+from ray._private.state import state
 
 from orchestrator.errors import SweepError
 from orchestrator.machine import num_cpus
+from orchestrator.placement import HEAD, Growth, NodeType
 
-__all__ = ["NodeWatch", "check_storage_is_shared", "node_resources", "nodes", "on_nodes", "ray_session"]
+__all__ = [
+    "NodeWatch",
+    "check_storage_is_shared",
+    "growth",
+    "heed_drain",
+    "node_resources",
+    "nodes",
+    "on_gpu",
+    "on_nodes",
+    "ray_session",
+]
+
+_log = logging.getLogger(__name__)
 
 _NODES_GONE_SECONDS = 20.0
 
+_DRAIN_LOOK_SECONDS = 2.0
+
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
+Answer = TypeVar("Answer")
 
-def on_nodes(call: Callable[[], bool], node_ids: list[str]) -> list[bool]:
+
+def on_nodes(call: Callable[[], Answer], node_ids: list[str]) -> list[Answer]:
     """What `call` returns on each of the nodes."""
     pinned = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     task = ray.remote(num_cpus=0)(call)
-    results: list[bool] = ray.get(
+    results: list[Answer] = ray.get(
         [task.options(scheduling_strategy=pinned(node_id, soft=False)).remote() for node_id in node_ids]
     )
     return results
 
 
+def on_gpu(call: Callable[[], Answer], cpus: int) -> Answer:
+    """What `call` returns in a process that has a whole GPU for itself, on any node; that may have to be started first."""
+    result: Answer = ray.get(ray.remote(num_cpus=cpus, num_gpus=1, max_retries=0)(call).remote())
+    return result
+
+
 def nodes() -> list[dict[str, Any]]:
-    """Those that are alive, as Ray describes them."""
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    """Those that are alive and stay, as Ray describes them."""
+    leaving = _draining()
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def node_resources() -> list[dict[str, float]]:
     """What each of them has: CPU, GPU, memory in bytes."""
     return [node["Resources"] for node in nodes()]
+
+
+def growth() -> Growth | None:
+    """What the autoscaler may add, by the file that it was started with on the head; None where nodes are fixed.
+
+    Ray 2.60 tells a driver neither the node types nor that file: `state.get_cluster_config` is filled by none of its open
+    autoscalers, v1 and v2 (read in its sources). KubeRay's runs beside the head, where no file is to be seen.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    node: Any = ray._private.worker.global_worker.node
+    session = Path(node.get_session_dir_path()).name
+    heads = [node["NodeID"] for node in nodes() if HEAD in node["Resources"]]
+    if here in heads or not heads:
+        return _growth_of(_autoscaling_file(session))
+    return _growth_of(on_nodes(lambda: _autoscaling_file(session), heads)[0])
+
+
+def _autoscaling_file(session: str) -> dict[str, Any]:
+    """The configuration of the autoscaler on this node, empty where there is none; `session`: the name of Ray's session."""
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+        except psutil.Error:  # it has ended, or is another user's
+            continue
+        files = [part.partition("=")[2] for part in command if part.startswith("--autoscaling-config=")]
+        if files and any(session in part for part in command):
+            config: dict[str, Any] = yaml.safe_load(Path(files[0]).expanduser().read_text(encoding="utf-8"))
+            return config
+    return {}
+
+
+def _growth_of(config: dict[str, Any]) -> Growth | None:
+    kinds = config.get("available_node_types") or {}
+    most_nodes = config.get("max_workers", 0)
+    head, local = config.get("head_node_type"), "local.cluster.node"  # of machines that are there: head and workers alike
+    types = tuple(
+        NodeType(name, kind.get("resources") or {}, kind.get("max_workers", 0 if name == head else most_nodes))
+        for name, kind in kinds.items()
+        if name != head or name == local
+    )
+    return Growth(types, most_nodes) if types else None
 
 
 def check_storage_is_shared(storage: Path) -> None:
@@ -79,17 +151,61 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 
 class NodeWatch:
-    """Notices that no node is left: Tune would wait for one for ever."""
+    """Knows the nodes as they come and go, and notices that none is left: Tune would wait for one for ever."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._looked_at = self._seen_at = clock()
+        self._nodes = nodes()
+        self.on_join: Callable[[], None] = lambda: None
+        """Called when nodes have joined; an error of Ray's in it means that they are asked again at the next look."""
+
+    @property
+    def resources(self) -> list[dict[str, float]]:
+        """Of the nodes at the last look."""
+        return [node["Resources"] for node in self._nodes]
 
     def are_gone(self) -> bool:
-        """True when there has been no node for `_NODES_GONE_SECONDS`; asks Ray now and then only."""
+        """True when there has been no node for `_NODES_GONE_SECONDS`; asks Ray now and then only.
+
+        Raises what `on_join` raises.
+        """
         now = self._clock()
         if now - self._looked_at > _NODES_GONE_SECONDS / 4:
             self._looked_at = now
-            if nodes():
+            self._look()
+            if self._nodes:
                 self._seen_at = now
         return self._looked_at - self._seen_at > _NODES_GONE_SECONDS
+
+    def _look(self) -> None:
+        known = {node["NodeID"] for node in self._nodes}
+        found = nodes()
+        if any(node["NodeID"] not in known for node in found):
+            try:
+                self.on_join()
+            except ray.exceptions.RayError:
+                _log.warning("a node that joined has not answered", exc_info=True)
+                found = [node for node in found if node["NodeID"] in known]
+        self._nodes = found
+
+
+def heed_drain() -> None:
+    """From now on this worker hears that its node will be taken away as it hears a SIGTERM, which Ray does not send it.
+
+    A node is announced to go (Ray: drained) by an autoscaler, or by whoever got the cloud's notice, with `ray drain-node`.
+    """
+    threading.Thread(target=_wait_for_drain, args=(ray.get_runtime_context().get_node_id(),), daemon=True).start()
+
+
+def _wait_for_drain(node_id: str) -> None:
+    while node_id not in _draining():
+        time.sleep(_DRAIN_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _draining() -> set[str]:
+    try:
+        return set(state.get_draining_nodes())
+    except Exception:  # the head is gone: there will be another look, or this process will be ended
+        return set()

@@ -6,13 +6,13 @@ An exception in a callback would end the whole run of Tune (measured on Ray 2.60
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.backend import Listener
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 class Relay(tune.Callback):
     """Passes Tune's events on to a listener; its errors are never raised into Tune's loop: one in the storage ends the run."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, watch: NodeWatch) -> None:
         self._listener = listener
-        self._nodes = NodeWatch(time.monotonic)
+        self._nodes = watch
         self.running: set[str] = set()
         self.trouble: SweepError | None = None
 
@@ -63,8 +63,11 @@ class Relay(tune.Callback):
 
     def is_over(self, stop_requested: Callable[[], bool]) -> bool:
         """True when Tune should end: after trouble, and once what runs has come to its end when a stop is requested."""
-        if self._nodes.are_gone():
-            self.trouble = SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
+        try:
+            if self._nodes.are_gone():
+                raise SweepError("Ray has no node left (killed, or out of memory); run the same command again to go on")
+        except SweepError as error:
+            self.trouble = error
         return self.trouble is not None or (stop_requested() and not self.running)
 
     def _tell(self, hear: Callable[..., object], trial: Any, *what: Any) -> object:
@@ -79,11 +82,20 @@ class Relay(tune.Callback):
 
 
 class Scheduler(FIFOScheduler):
-    """Ends trials as the listener says."""
+    """Ends trials as the listener says, and lets those go first that were under way already."""
 
     def __init__(self, relay: Relay) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._relay = relay
+        self._interrupted: set[str] = set()  # Tune's own ids
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._interrupted.add(trial.trial_id)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial that gets the next free worker: Tune by itself puts one whose node died behind all that have not begun."""
+        pending = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
+        return next((trial for trial in pending if trial.trial_id in self._interrupted), next(iter(pending), None))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         # Tune has flattened the result: shown/epoch and so on.
@@ -101,15 +113,19 @@ class Scheduler(FIFOScheduler):
 class Searcher(tune.search.Searcher):
     """Hands out trials one by one, as the work finds them."""
 
-    def __init__(self, work: Work, relay: Relay, stop_requested: Callable[[], bool]) -> None:
+    def __init__(self, work: Work, relay: Relay, stop_requested: Callable[[], bool], room: Callable[[], int]) -> None:
+        """`room`: how many trials may be under way, as of now."""
         super().__init__()
         self._work = work
         self._relay = relay
         self._stop_requested = stop_requested
+        self._room = room
         self._out: set[str] = set()  # Tune's own ids
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's configuration; None: not now; FINISHED: never again."""
+        if len(self._out) >= self._room():
+            return None
         try:
             trial = None if self._stop_requested() or self._relay.trouble else self._work.next()
         except SweepError as error:

@@ -177,6 +177,10 @@ class RunLog:
         """Seconds since the run began."""
         return time.monotonic() - self._began
 
+    def grow(self, slots: int) -> None:
+        """On a cluster that grows, the row has the most slots there have been."""
+        self._row["slots"] = max(self._row["slots"], slots)
+
     def beat(self) -> str:
         """Says that the run goes on. A storage that fails now is no error but the answer: there will be another beat."""
         self._row |= {"updated_at": self._now(), "wall_seconds": self.wall_seconds}

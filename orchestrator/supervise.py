@@ -79,6 +79,7 @@ class Supervisor:
 
     def _beat(self) -> None:
         """Renews the run's row, by which trouble with the storage shows."""
+        self._run_log.grow(self._backend.slots)
         trouble = self._run_log.beat()
         if bool(trouble) != bool(self._trouble):
             waiting = f"{trouble}; free space or bring it back, and everything goes on by itself"

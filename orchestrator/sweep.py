@@ -16,6 +16,7 @@ from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
 from orchestrator.decisions import DecisionLog, next_sequence, with_suggested
 from orchestrator.errors import StorageError, SweepError, SweepLockedError
+from orchestrator.estimate import expected_seconds
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.patience import describe_trouble
@@ -92,7 +93,8 @@ def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
         return Search(plan, storage, retry)
     known = statuses(storage, (trial.key for trial in plan.trials))
     done = sum(each.is_done for each in known.values())
-    return FixedWork(unfinished(plan, known, retry), done, plan.num_trials)
+    todo = unfinished(plan, known, retry)
+    return FixedWork(todo, done, plan.num_trials, expected_seconds(todo, storage))
 
 
 def _within_budget(work: Work, plan: Plan, storage: Path, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
@@ -202,6 +204,7 @@ def _run_row(settings: RunSettings, backend: Backend) -> dict[str, object]:
         "started_at": _now(),
         "slots": backend.slots,
         "gpus_per_trial": settings.gpus,
+        **(backend.gpu_use.columns if backend.gpu_use else {}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from orchestrator.decisions import DecisionLog
+from orchestrator.estimate import Expected, longest_first
 from orchestrator.trial import Trial
 
 __all__ = ["FixedWork", "Work"]
@@ -17,7 +19,10 @@ class Work(Protocol):
 
     @property
     def known(self) -> Sequence[Trial] | None:
-        """All trials that are left, where no report can add one; None where trials follow from what others report."""
+        """All trials that are left, in the order in which they should start, where no report can add one.
+
+        None where trials follow from what others report.
+        """
 
     @property
     def num_left(self) -> int:
@@ -58,21 +63,31 @@ class Work(Protocol):
 
 
 class FixedWork:
-    """A list of trials, each to be run to its end."""
+    """A list of trials, each to be run to its end; those that are expected to take longest start first."""
 
     num_stopped_early = 0
 
-    def __init__(self, trials: Sequence[Trial], num_done: int, total: int) -> None:
-        """`num_done`, `total`: of the whole sweep, `trials` being what is to be run of it now."""
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        num_done: int,
+        total: int,
+        expected: Mapping[str, Expected] = MappingProxyType({}),
+    ) -> None:
+        """`num_done`, `total`: of the whole sweep, `trials` being what is to be run of it now, in the order of the plan.
+
+        `expected`: how long trials will take, by key, as far as that is known.
+        """
         self.num_done = num_done
         self.total = total
         self._left = {trial.key: trial for trial in trials}
+        self._expected = expected
         self.hand_out_again()
 
     @property
     def known(self) -> Sequence[Trial]:
         """See `Work.known`."""
-        return list(self._left.values())
+        return longest_first(list(self._left.values()), self._expected)
 
     @property
     def num_left(self) -> int:
@@ -80,7 +95,7 @@ class FixedWork:
         return len(self._left)
 
     def limit(self, num_trials: int) -> None:
-        """See `Work.limit`: the first of them."""
+        """See `Work.limit`: the first of the plan."""
         self._left = dict(islice(self._left.items(), num_trials))
         self.hand_out_again()
 

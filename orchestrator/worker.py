@@ -92,16 +92,18 @@ class Attempt:
     and has nothing left to do if it is complete by then. A lease that nobody renews passes on.
     """
 
-    def __init__(self, trial: Trial, settings: RunSettings, launched_at: float) -> None:
+    def __init__(self, trial: Trial, settings: RunSettings, launched_at: float, node_id: str | None = None) -> None:
         """Takes the trial and the next attempt number.
 
-        `launched_at`: `time.monotonic()` of this process when the driver asked for the attempt.
+        `launched_at`: `time.monotonic()` of this process when the driver asked for the attempt; `node_id`: as Ray calls the
+        node, where there is a Ray.
 
         Raises:
             StorageError: the storage cannot be read or written.
         """
         self.trial = trial
         self._settings = settings
+        self._node_id = node_id
         self._stop = StopWatch(settings.stop_file)
         self._lease: Lease | None = None
         self._notes: list[str] = []
@@ -287,6 +289,7 @@ class Attempt:
             "started_at": datetime.now(UTC),
             "startup_seconds": self._startup_seconds,
             "host": socket.gethostname(),
+            "node_id": self._node_id,
             "num_threads": self._settings.cpus,
             "code_hash": provenance.code_hash(),
             "git_commit": provenance.git_commit(),

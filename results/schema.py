@@ -12,13 +12,14 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
 3: `searches` and `decisions`; params_active in attempts.
 4: compacted files (see `results.compacted`); the tables are those of 3.
 5: group_id in predictions.
+6: node_id in attempts; probed_device, probed_bytes and probed_total_bytes in runs.
 """
 
 
@@ -102,6 +103,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("cpu_seconds", _REAL, "CPU seconds of the worker process spent on the attempt"),
         Column("peak_memory_bytes", _INT, "largest resident size of the worker process so far"),
         Column("host", _TEXT, "worker's host name"),
+        Column("node_id", _TEXT, "Ray's id of the worker's node; null without Ray"),
         Column("device", _TEXT, "cpu, or the GPU's name"),
         Column("num_threads", _INT, "torch threads"),
         Column("micro_batches", _INT, "parts in which each batch went through the model"),
@@ -121,8 +123,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("updated_at", _TIME, "when the driver last said that it goes on"),
         Column("finished_at", _TIME, "when the driver was done; null while it runs, and where it was killed"),
         Column("wall_seconds", _REAL, "seconds from started_at to updated_at on the driver's monotonic clock"),
-        Column("slots", _INT, "attempts that can run at the same time"),
+        Column("slots", _INT, "attempts that can run at the same time; on a cluster that grows, the most so far"),
         Column("gpus_per_trial", _REAL, "GPUs that a slot holds; 0 on CPUs"),
+        Column("probed_device", _TEXT, "GPU on which `trials_per_gpu: auto` was measured; null where it was not"),
+        Column("probed_bytes", _INT, "most memory of that GPU that the hungriest trial took, headroom not counted"),
+        Column("probed_total_bytes", _INT, "memory of that GPU"),
         Column("host", _TEXT, "driver's host"),
         Column("pid", _INT, "driver's process id"),
         Column("ended", _TEXT, "finished | budget | interrupted | preempted | same error | error; null while it runs"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import PresetError
-from orchestrator.preset import load_preset
+from orchestrator.preset import Resources, load_preset
 
 
 @pytest.mark.parametrize("name", ["embedded", "paper"])
@@ -34,7 +34,21 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
         (["trainables=[exbrt]"], "trainable must be one of distilbert, exbert, got 'exbrt'; did you mean 'exbert'?"),
         (["mixture_size=0"], "mixture_size: Input should be greater than or equal to 1, got 0"),
         (["orders=[sorted]"], "orders.0: Input should be 'concatenated' or 'shuffled', got 'sorted'"),
-        (["resources.gpus_per_trial=0.15"], "must be auto, a whole number, or 1/k"),
+        (
+            ["resources.gpus_per_trial=0.15"],
+            "must be auto, a whole number, or 1/k for trials_per_gpu: k, got 0.15; "
+            "the nearest are 0.1429 (resources.trials_per_gpu=7) and 0.1667 (resources.trials_per_gpu=6)",
+        ),
+        (["resources.gpus_per_trial=1.5"], "got 1.5; the nearest are 1 and 2"),
+        (["resources.gpus_per_trial=-1"], "must be auto, a whole number, or 1/k for trials_per_gpu: k, got -1"),
+        (["resources.gpus_per_trial=.inf"], "got inf"),
+        (["resources.trials_per_gpu=0"], "must be auto or a whole number of trials, at least 1, got 0"),
+        (["resources.trials_per_gpu=1.5"], "must be auto or a whole number of trials, at least 1, got 1.5"),
+        (["resources.gpus_per_trial=0.5", "resources.trials_per_gpu=3"], "which says it once more; leave gpus_per_trial out"),
+        (
+            ["resources.gpus_per_trial=2", "resources.trials_per_gpu=3"],
+            "gpus_per_trial must be auto or 1; leave one of the two",
+        ),
         (["training.epochs"], "--set takes key=value"),
         (["training.epochs=[1"], "the value is not YAML"),
         (["domains.third={train: x.json}"], "needs exactly two domains, got 3: squad, bioasq, third"),
@@ -46,9 +60,26 @@ def test_a_wrong_override_is_refused_with_what_is_allowed(overrides: list[str], 
     assert complaint in str(raised.value)
 
 
-@pytest.mark.parametrize("value", ["auto", "0", "1", "2", "0.5", "0.25", "0.3333333333"])
-def test_gpu_requests_that_ray_packs_right_are_taken(value: str) -> None:
-    load_preset("embedded", [f"resources.gpus_per_trial={value}"])
+@pytest.mark.parametrize(
+    ("given", "gpus", "sharing"),
+    [
+        (["gpus_per_trial=auto"], "auto", 1),
+        (["gpus_per_trial=0"], 0, 1),
+        (["gpus_per_trial=2"], 2, 1),
+        (["gpus_per_trial=1.0"], 1, 1),  # as earlier versions wrote it into sweep.json
+        (["gpus_per_trial=0.5"], 1, 2),
+        (["gpus_per_trial=0.3333333333"], 1, 3),
+        (["gpus_per_trial=0.333"], 1, 3),
+        (["gpus_per_trial=auto", "trials_per_gpu=4"], "auto", 4),
+        (["gpus_per_trial=0.25", "trials_per_gpu=4"], 1, 4),
+        (["gpus_per_trial=auto", "trials_per_gpu=auto"], "auto", "auto"),
+        (["gpus_per_trial=0", "trials_per_gpu=auto"], 0, "auto"),
+    ],
+)
+def test_sharing_a_gpu_is_kept_in_one_place_however_it_is_said(given: list[str], gpus: object, sharing: object) -> None:
+    resources = load_preset("embedded", [f"resources.{each}" for each in given]).resources
+    assert (resources.gpus_per_trial, resources.trials_per_gpu) == (gpus, sharing)
+    assert Resources.model_validate_json(resources.model_dump_json()) == resources
 
 
 def test_an_unknown_preset_names_those_that_exist() -> None:

@@ -321,6 +321,8 @@ def test_ledger_of_every_schema_version_is_read(version: int) -> None:
     attempts = ledger.sql("SELECT run_id FROM attempts WHERE sweep_id = 'grid-1'").to_pylist()
     assert {row["run_id"] for row in attempts} == {None if version < 2 else "grid-1-run"}
     assert ledger.table("runs").num_rows == (0 if version < 2 else 1)
+    nodes = ledger.sql("SELECT DISTINCT node_id FROM attempts WHERE sweep_id = 'grid-1'").to_pylist()
+    assert nodes == [{"node_id": None if version < 6 else "c0ffee"}]
     assert ledger.sql(
         "SELECT sum(useful_seconds), sum(failed_seconds) FROM spending WHERE sweep_id = 'grid-1'"
     ).to_pylist() == [{"sum(useful_seconds)": 45.5, "sum(failed_seconds)": 45.5}]

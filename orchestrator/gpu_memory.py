@@ -1,0 +1,127 @@
+"""How many trials share a GPU, from what the hungriest of them was measured to take (`resources.trials_per_gpu: auto`).
+
+The measurement is a short real training of that trial, alone on one GPU. It is kept in the run's row of the ledger, so that a
+later run of the sweep does not measure again.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.trial import Trial
+from results.ledger import Ledger
+from trainables.contract import Report, TrialContext
+from trainables.registry import train_function
+
+__all__ = ["GpuUse", "hungriest", "measure", "measured_before", "shortened", "train_some"]
+
+HEADROOM = 1.2
+"""The peak is taken this many times: the longest batch of a short training is not the longest of all (chosen, not measured)."""
+
+_STEPS = 20
+"""Optimiser steps of a measurement."""
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """What one trial's process took of a GPU at most, bytes of `total_bytes`."""
+
+    device: str  # the GPU's name
+    peak_bytes: int
+    total_bytes: int
+
+    @property
+    def trials(self) -> int:
+        """Trials of that size that fit on the GPU with headroom, at least 1."""
+        return max(1, int(self.total_bytes / (HEADROOM * max(1, self.peak_bytes))))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of `runs` that keep it."""
+        return {"probed_device": self.device, "probed_bytes": self.peak_bytes, "probed_total_bytes": self.total_bytes}
+
+    def __str__(self) -> str:
+        peak, total = (size / 1024**3 for size in (self.peak_bytes, self.total_bytes))
+        return f"{self.trials} trials share a GPU: the hungriest takes {peak:.2f} of {total:.1f} GiB on {self.device}"
+
+
+def hungriest(trials: Iterable[Trial]) -> list[Trial]:
+    """Of each trainable the trial to measure: the longest batches, then the most blocks, then the most experts.
+
+    No model is built to find out, so trials of different trainables are not compared but by measuring them.
+    """
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        best = found.get(trial.trainable)
+        if best is None or _size(trial) > _size(best):
+            found[trial.trainable] = trial
+    return list(found.values())
+
+
+def _size(trial: Trial) -> tuple[float, ...]:
+    training, model = trial.config.training, trial.config.model.model_dump()
+    n_layers = model.get("n_layers")
+    blocks = math.inf if n_layers is None else n_layers  # None: all of the encoder's
+    return training.batch_size * training.max_length, blocks, model.get("num_experts") or 0
+
+
+def shortened(trial: Trial) -> Trial:
+    """The same training cut down to some steps, its first report coming before any evaluation."""
+    config = trial.config
+    unit = 100 // math.gcd(100, config.mixture.share)  # sizes of which the share is a whole number of examples
+    size = unit * math.ceil(2 * _STEPS * config.training.batch_size / unit)
+    mixture = config.mixture.model_copy(update={"size": min(size, config.mixture.size)})
+    training = config.training.model_copy(update={"epochs": 1})
+    evaluation = config.evaluation.model_copy(update={"reports_per_epoch": 2, "validate_at": "epoch"})
+    changed = config.model_copy(update={"mixture": mixture, "training": training, "evaluation": evaluation})
+    return replace(trial, config=changed)
+
+
+def measure(trials: Iterable[Trial], prepared_dir: Path, num_threads: int) -> GpuUse:
+    """Trains each of the trials for some steps on this process's first GPU and says what the hungriest took.
+
+    Counted are torch's largest reservation and what the process holds beside it (CUDA's own context). Not measured on a real
+    GPU as yet.
+    """
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    for trial in trials:
+        train_some(trial, prepared_dir, "cuda", num_threads)
+        gc.collect()
+        torch.cuda.empty_cache()  # each is measured as if it were alone
+    free, total = torch.cuda.mem_get_info()
+    beside = max(0, total - free - torch.cuda.memory_reserved())
+    return GpuUse(torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() + beside, total)
+
+
+def train_some(trial: Trial, prepared_dir: Path, device: str, num_threads: int) -> Report:
+    """The shortened trial's first report. Writes nothing but a checkpoint that is gone again."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = TrialContext(
+            seed=trial.seed,
+            data=trial.data,
+            device=device,
+            num_threads=num_threads,
+            checkpoint_dir=Path(folder),
+            prepared_dir=prepared_dir,
+        )
+        with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
+            return next(reports)
+
+
+def measured_before(storage: Path, sweep_id: str) -> GpuUse | None:
+    """What the newest run of the sweep that measured has found."""
+    query = """
+        SELECT probed_device, probed_bytes, probed_total_bytes FROM runs
+        WHERE sweep_id = $sweep AND probed_bytes IS NOT NULL ORDER BY started_at DESC LIMIT 1
+    """
+    rows = Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()
+    return GpuUse(*rows[0].values()) if rows else None
