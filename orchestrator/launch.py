@@ -113,9 +113,11 @@ def _session(plan: Plan, backend: BackendName, address: str | None) -> Any:
 
         set_ray_environment(address)
         from orchestrator.ray_backend import RayBackend
-        from orchestrator.ray_cluster import ray_session
+        from orchestrator.ray_cluster import check_environments, ray_session
 
         with ray_session(address):
+            if address:
+                check_environments()
             yield RayBackend(plan.preset.resources)
 
     return session
