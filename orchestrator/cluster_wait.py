@@ -1,4 +1,4 @@
-"""Waiting for a cluster's nodes. `ray up` ends well as soon as the head runs; workers come later, or fail where nobody looks."""
+"""Waiting for a cluster's nodes: `ray up` ends well as soon as the head runs; workers come later, or fail unseen."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")
 
 _POLL_SECONDS = 1.0
 _MOST_ERRORS = 12
-_TROUBLE = re.compile(r"error|fail|denied|refused|timed? ?out|unreachable|no route|not found|no such|unable to|exit code", re.I)
-_NO_TROUBLE = re.compile(r"no failures|SSH still not available|(DEBUG|INFO) .*(\bTick\b|resource_demand)", re.I)
+_TROUBLE = re.compile(
+    r"^(?:[\w.]*(?:Error|Exception)|ERROR|FATAL|fatal|error|ssh|bash|rsync|E):"
+    r"|Permission denied|No such file or directory|command not found|No space left|No route to host|Connection refused"
+    r"|update-failed|Failed to setup|SSH command failed|Exit Status",
+)
+"""What tells of trouble in the output of set-up commands, pip, ssh, rsync and Ray's own updater (seen with Ray 2.60)."""
+
+_NO_TROUBLE = re.compile(r"metrics server|port must be 0-65535")
+"""Metrics servers that the cluster files switch off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,8 +104,8 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = " ".join(str(error).split())[:_SHOWN_OF_AN_ERROR] or type(error).__name__
         raise SweepError(
-            f"cannot join the cluster at {address}: {why} (--address or $RAY_ADDRESS names a cluster of the same Python and Ray; "
-            "where it asks for a token, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token)"
+            f"cannot join the cluster at {address}: {why} (--address or $RAY_ADDRESS names a cluster of the same Python "
+            "and Ray; where it asks for a token, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token)"
         ) from error
 
 
