@@ -180,21 +180,26 @@ class Lan:
 def lan(num_workers: int, kept: Sequence[Path]) -> Iterator[Lan]:
     """A LAN for as long as the context lasts; `kept` are folders that all hosts see although they lie below /tmp or /root."""
     folder = Path(tempfile.mkdtemp(prefix="lan-", dir="/var/tmp"))  # stays visible when /tmp becomes private
-    outer: subprocess.Popen[bytes] | None = None
+    starters: list[subprocess.Popen[bytes]] = []
     try:
         names = ["laptop", "head", *(f"worker{number}" for number in range(1, num_workers + 1))]
         addresses = {name: f"{_NETWORK}.{1 if name == 'laptop' else 9 + number}" for number, name in enumerate(names)}
         _write_files(folder, addresses)
         hidden = [str(path) for path in kept if path.is_relative_to("/tmp") or path.is_relative_to("/root")]
-        outer = _start(folder, "laptop", addresses["laptop"], hidden, within=None)
-        laptop = Host("laptop", addresses["laptop"], _first_process(outer.pid), folder)
-        _wait_until((folder / "laptop" / "ready").exists, "the laptop did not start", folder / "laptop.log")
-        nodes = [_plug_in(folder, laptop, name, addresses[name], hidden) for name in names[1:]]
-        yield Lan(folder, laptop, nodes[0], nodes[1:])
+        hosts: list[Host] = []
+        for name in names:
+            laptop = hosts[0] if hosts else None
+            starters.append(_start(folder, name, addresses[name], hidden, within=laptop))
+            hosts.append(Host(name, addresses[name], _first_process(starters[-1].pid), folder))
+            if laptop is not None:
+                _plug_in(laptop, hosts[-1])
+            _wait_until((folder / name / "ready").exists, f"{name} did not start", folder / f"{name}.log")
+        yield Lan(folder, hosts[0], hosts[1], hosts[2:])
     finally:
-        if outer is not None:
-            os.kill(_first_process(outer.pid), signal.SIGKILL)  # the laptop's: all other namespaces are below it
-            outer.wait(timeout=30)
+        if starters:
+            os.kill(_first_process(starters[0].pid), signal.SIGKILL)  # the laptop's: all other namespaces are below it
+        for starter in starters:
+            starter.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -226,22 +231,18 @@ def _start(folder: Path, name: str, address: str, kept: Sequence[str], within: H
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _plug_in(folder: Path, laptop: Host, name: str, address: str, kept: Sequence[str]) -> Host:
-    starter = _start(folder, name, address, kept, within=laptop)
-    pid = _first_process(starter.pid)
+def _plug_in(laptop: Host, host: Host) -> None:
+    """Lays a cable from the laptop's switch to the host, which is waiting for it."""
     for command in (
-        ["ip", "link", "add", f"port-{name}", "type", "veth", "peer", "name", f"to-{name}"],
-        ["ip", "link", "set", f"port-{name}", "master", "switch0"],
-        ["ip", "link", "set", f"port-{name}", "up"],
+        ["ip", "link", "add", f"port-{host.name}", "type", "veth", "peer", "name", f"to-{host.name}"],
+        ["ip", "link", "set", f"port-{host.name}", "master", "switch0"],
+        ["ip", "link", "set", f"port-{host.name}", "up"],
     ):
         done = laptop.run(*command)
         assert done.returncode == 0, done.stdout
-    # With the laptop's network but this machine's process ids, in which `pid` is.
-    subprocess.run(
-        ["nsenter", "--target", str(laptop.pid), "--net", "ip", "link", "set", f"to-{name}", "netns", str(pid)], check=True
-    )
-    _wait_until((folder / name / "ready").exists, f"{name} did not start", folder / f"{name}.log")
-    return Host(name, address, pid, folder)
+    # With the laptop's network but this machine's process ids, in which `host.pid` is.
+    inside = ["nsenter", "--target", str(laptop.pid), "--net"]
+    subprocess.run([*inside, "ip", "link", "set", f"to-{host.name}", "netns", str(host.pid)], check=True)
 
 
 def _first_process(starter_pid: int) -> int:

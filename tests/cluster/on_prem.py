@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -32,13 +33,13 @@ _PIP_CONFIG = "[global]\nno-index = true\ndisable-pip-version-check = true\n[ins
 _FEW_BYTES = "--object-store-memory=100000000"
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> float:
-    """Looks again and again; the seconds that it took. Raises TimeoutError."""
+def wait_until(condition: Callable[[], object], seconds: float, what: str, every: float = 0.5) -> float:
+    """Looks `every` so many seconds; how long it took. Raises TimeoutError."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
             raise TimeoutError(f"after {seconds:.0f} s still not: {what}")
-        time.sleep(0.2)
+        time.sleep(every)
     return time.monotonic() - began
 
 
@@ -76,9 +77,12 @@ class OnPrem:
         }
 
     def type(self, command: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-        """Types a command on the laptop, in the checkout."""
+        """Types a command on the laptop, in the checkout; pytest shows the conversation when a test fails."""
         path = {"PATH": "/root/sweeps-venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "RAY_AUTH_MODE": "token"}
-        return self.laptop.run("bash", "-c", command, environment=path, folder=_CHECKOUT, seconds=seconds)
+        done = self.laptop.run("bash", "-c", command, environment=path, folder=_CHECKOUT, seconds=seconds)
+        done.stdout = re.sub(r"\x1b\[[0-9;]*m|\r", "", done.stdout)  # colours and a terminal's line ends
+        print(f"{time.strftime('%X')} $ {command}\n{done.stdout}[{done.returncode}]")
+        return done
 
     def up(self) -> subprocess.CompletedProcess[str]:
         """Brings the cluster up, or what is left of it up again."""
@@ -103,16 +107,18 @@ class OnPrem:
         done = self.on_head(f"ray job submit --no-wait --submission-id {name} -- {command}")
         assert done.returncode == 0, done.stdout
 
-    def job(self, name: str) -> str:
-        """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; and its last words."""
-        return self.lan.head.login(f"ray job status {name} 2>&1 | tail -1; ray job logs {name} 2>&1 | tail -30").stdout
+    def status(self, name: str) -> str:
+        """What `ray job status` says: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, among other words."""
+        return self.lan.head.login(f"ray job status {name}").stdout
+
+    def log(self, name: str) -> str:
+        """What a job has said."""
+        return self.lan.head.login(f"ray job logs {name}").stdout
 
     def driver(self) -> list[int]:
         """Process ids of drivers on the head."""
-        processes = self.lan.head.processes().items()
-        return [
-            pid for pid, command in processes if command.startswith(("python -m orch", "/root/sweeps-venv/bin/python -m orch"))
-        ]
+        command = re.compile(r"\S*python\S* -m orchestrator.run (grid|search|resume)")
+        return [pid for pid, line in self.lan.head.processes().items() if command.match(line)]
 
     def ray_processes(self) -> dict[str, list[str]]:
         """What of Ray runs, by host."""
