@@ -22,7 +22,8 @@ _POLL_SECONDS = 1.0
 _MOST_ERRORS = 12
 _TROUBLE = re.compile(
     r"^(?:[\w.]*(?:Error|Exception)|ERROR|FATAL|fatal|error|ssh|bash|rsync|E):"
-    r"|No module named|No matching distribution|Permission denied|No such file or directory|command not found|No space left|No route to host|Connection refused"
+    r"|No module named|No matching distribution|Permission denied|No such file or directory|command not found|No space left"
+    r"|No route to host|Connection refused"
     r"|update-failed|Failed to setup|SSH command failed|Exit Status",
 )
 """What tells of trouble in the output of set-up commands, pip, ssh, rsync and Ray's own updater (seen with Ray 2.60)."""
