@@ -30,7 +30,7 @@ SHARED = Path("/mnt/shared")
 _HOST = Path(__file__).with_name("host.sh")
 _NETWORK = "10.77.0"
 _NEEDED = ("ip", "mount", "nsenter", "ps", "rsync", "setpriv", "ss", "ssh", "ssh-keygen", "/usr/sbin/sshd", "unshare")
-_STARTS_WITHIN = 20.0
+_STARTS_WITHIN = 60.0
 _ISOLATED = ("--net", "--pid", "--fork", "--mount", "--uts", "--ipc", "--mount-proc", "--kill-child")
 _SSHD = """\
 ListenAddress {address}
@@ -100,7 +100,7 @@ class Host:
         return [*inside, "env", "-i", *(f"{name}={value}" for name, value in variables.items()), *command]
 
     def run(
-        self, *command: str, environment: Mapping[str, str] | None = None, folder: str = "/root", seconds: float = 180
+        self, *command: str, environment: Mapping[str, str] | None = None, folder: str = "/root", seconds: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Runs `command` on it to its end; stdout and stderr together in `stdout`."""
         return subprocess.run(
@@ -113,7 +113,7 @@ class Host:
             check=False,
         )
 
-    def login(self, script: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+    def login(self, script: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         """Runs a script as SSH would: in an interactive login shell, with what ~/.bashrc sets."""
         return self.run("bash", "--login", "-c", f"source ~/.bashrc; {script}", seconds=seconds)
 

@@ -76,7 +76,7 @@ class OnPrem:
             "ray start --address=": f"ray start --num-cpus=1 --num-gpus=1 {_FEW_BYTES} --address=",
         }
 
-    def type(self, command: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def type(self, command: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
         """Types a command on the laptop, in the checkout; pytest shows the conversation when a test fails."""
         path = {"PATH": "/root/sweeps-venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", "RAY_AUTH_MODE": "token"}
         done = self.laptop.run("bash", "-c", command, environment=path, folder=_CHECKOUT, seconds=seconds)
@@ -92,7 +92,7 @@ class OnPrem:
         """Ends it."""
         return self.type(f"ray down -y {_FILE}")
 
-    def on_head(self, command: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def on_head(self, command: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:
         """Runs a command on the head, from the laptop."""
         assert "'" not in command
         return self.type(f"ray exec --no-config-cache {_FILE} '{command}'", seconds)
