@@ -24,12 +24,12 @@ _TROUBLE = re.compile(
     r"^(?:[\w.]*(?:Error|Exception)|ERROR|FATAL|fatal|error|ssh|bash|rsync|E):"
     r"|No module named|No matching distribution|Permission denied|No such file or directory|command not found|No space left"
     r"|No route to host|Connection refused"
-    r"|update-failed|Failed to setup|SSH command failed|Exit Status",
+    r"|update-failed|Failed to setup",
 )
 """What tells of trouble in the output of set-up commands, pip, ssh, rsync and Ray's own updater (seen with Ray 2.60)."""
 
-_NO_TROUBLE = re.compile(r"metrics server|port must be 0-65535")
-"""Metrics servers that the cluster files switch off."""
+_NO_TROUBLE = re.compile(r"metrics server|port must be 0-65535|SSH command failed")
+"""Metrics servers that the cluster files switch off; and what Ray adds to the error of a command over SSH."""
 
 
 @dataclass(frozen=True, kw_only=True)

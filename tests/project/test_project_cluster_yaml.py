@@ -47,6 +47,7 @@ def test_a_cluster_file_asks_for_the_token_and_shows_nobody_anything(name: str) 
     assert "--dashboard-host=127.0.0.1" in head
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
     assert "--address=$RAY_HEAD_IP:6379" in worker
+    assert "RAY_enable_metrics_collection=0" in worker
     for switched_off in ("RAY_enable_metrics_collection=0", "AUTOSCALER_METRIC_PORT=-1", "DASHBOARD_METRIC_PORT=-1"):
         assert switched_off in head
 
