@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-faults test-slow check format clean
+.PHONY: help demo test test-cluster test-faults test-slow check format clean
 
 help:                       ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -24,6 +24,9 @@ test-faults: $(VENV)/.test  ## kill sweeps at hundreds of moments and compare wh
 test-slow: $(VENV)/.test    ## every case of which `make test` takes a few
 	$(RUN) -m pytest -m slow --numprocesses 2
 
+test-cluster: $(VENV)/.cluster ## a real cluster of several hosts on this machine: nodes, driver and head die (root, Linux)
+	$(RUN) -m pytest tests/cluster -m cluster
+
 check: $(VENV)/.test        ## style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -42,6 +45,10 @@ $(VENV)/.sweep: pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.sweep
 	$(PIP) --editable '.[sweep,test]'
+	touch $@
+
+$(VENV)/.cluster: $(VENV)/.test
+	$(PIP) --editable '.[cluster,test]'
 	touch $@
 
 clean:                      ## remove everything that the above made, but no results

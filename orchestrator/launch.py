@@ -113,9 +113,11 @@ def _session(plan: Plan, storage: Path, backend: BackendName, address: str | Non
 
         set_ray_environment(address)
         from orchestrator.ray_backend import RayBackend, gpu_use_of
-        from orchestrator.ray_cluster import ray_session
+        from orchestrator.ray_cluster import check_environments, ray_session
 
         with ray_session(address):
+            if address:
+                check_environments()
             yield RayBackend(plan.preset.resources, gpu_use_of(plan, storage, say))
 
     return session

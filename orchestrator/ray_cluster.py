@@ -17,12 +17,15 @@ import ray
 import yaml
 from ray._private.state import state
 
+from orchestrator.cluster_wait import Node
 from orchestrator.errors import SweepError
 from orchestrator.machine import num_cpus
 from orchestrator.placement import HEAD, Growth, NodeType
+from orchestrator.same_environment import check_same_environment, described_environment
 
 __all__ = [
     "NodeWatch",
+    "check_environments",
     "check_storage_is_shared",
     "growth",
     "heed_drain",
@@ -38,6 +41,8 @@ _log = logging.getLogger(__name__)
 _NODES_GONE_SECONDS = 20.0
 
 _DRAIN_LOOK_SECONDS = 2.0
+
+_SHOWN_OF_AN_ERROR = 400  # characters; Ray's messages run over many lines
 
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
 
@@ -134,12 +139,25 @@ def check_storage_is_shared(storage: Path) -> None:
         raise SweepError(f"storage {storage} is not shared: {blind}; name a folder that is mounted on every node")
 
 
+def check_environments() -> None:
+    """Asks every node once what it runs. Raises SweepError: a node runs other versions or other code than this process."""
+    alive = {node["NodeID"]: Node.of(node) for node in nodes()}
+
+    def ask(node_ids: list[str]) -> list[dict[str, str]]:
+        try:
+            return on_nodes(described_environment(), node_ids)
+        except ray.exceptions.RayError as error:
+            raise SweepError(f"a node cannot say what it runs: {str(error).strip().splitlines()[-1]}") from error
+
+    check_same_environment(alive, ask)
+
+
 @contextmanager
 def ray_session(address: str | None) -> Iterator[None]:
     """Joins the cluster at `address`, or starts a local Ray and stops it at the end."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
-        ray.init(address=address, **quiet)
+        _join(address, quiet)
     else:
         ray.init(
             address="local", num_cpus=num_cpus(), object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet
@@ -148,6 +166,18 @@ def ray_session(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    """Connects this process to a cluster. Raises SweepError: there is none, of another Python or Ray, or of another token."""
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = " ".join(str(error).split())[:_SHOWN_OF_AN_ERROR] or type(error).__name__
+        raise SweepError(
+            f"cannot join the cluster at {address}: {why} (--address or $RAY_ADDRESS names a cluster of the same Python "
+            "and Ray; where it asks for a token, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token)"
+        ) from error
 
 
 class NodeWatch:

@@ -1,4 +1,4 @@
-"""The command line: `python -m orchestrator.run grid|search|resume|retry|replay|simulate|plan|status`.
+"""The command line: `python -m orchestrator.run grid|search|resume|retry|replay|simulate|plan|status|cluster`.
 
 Data goes to stdout, talk to stderr. Exit codes: 0 all good, 1 some trials failed or differ, 2 usage, 130 interrupted (143 by
 SIGTERM).
@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import search_commands
+from orchestrator.cluster_commands import cluster_app
 from orchestrator.console import TALK, count_statuses, describe_counts, say, show_plan
 from orchestrator.errors import SweepError
 from orchestrator.frozen import check_current, sweep_dir, sweep_ids
@@ -54,6 +55,7 @@ from trainables.data.errors import DataError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 plan_app = typer.Typer(no_args_is_help=True, help="Show what would run, what is already done, and what it would cost.")
 app.add_typer(plan_app, name="plan")
+app.add_typer(cluster_app, name="cluster")
 
 
 @app.command()
