@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.compacted import PART_COLUMN, UNREADABLE, check_version, compacted_path, index_path, read_index
+from results.compacted import PART_COLUMN, UNREADABLE, check_version, compacted_path, index_path, means_damage, read_index
 from results.errors import LedgerWarning
 from results.parts import PartInfo, Storage
 from results.schema import arrow_schema
@@ -231,6 +231,8 @@ class PartReader:
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
+            if not (means_damage(error) or self._storage.is_local):  # rows that a throttling store withholds are not gone
+                raise
             return _reason(error)
 
     def _open_files(self, table: str, loaded: _Loaded) -> list[CompactedFile] | None:
