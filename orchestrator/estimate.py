@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.machine import num_cpus, num_gpus
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
 from results.ledger import Ledger
+from results.storage import StorageLike
 
 __all__ = ["Estimate", "estimate", "local_slots"]
 
@@ -38,7 +38,7 @@ class Estimate:
         return self.trial_seconds / self.slots
 
 
-def estimate(trials: Sequence[Trial], storage: Path, resources: Resources) -> Estimate:
+def estimate(trials: Sequence[Trial], storage: StorageLike, resources: Resources) -> Estimate:
     """Seconds per example of past trials of the same model on the same encoder and window length, times the examples to go."""
     past = {_kind(row): row for row in reversed(Ledger(storage).sql(_PAST).to_pylist())} if trials else {}
     seconds, unknown, devices = 0.0, 0, set()

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.decisions import record_search, with_suggested
 from orchestrator.errors import SweepError
 from orchestrator.location import Location, location
+from orchestrator.node_files import node_files
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset
 from orchestrator.record import record_plan
@@ -70,7 +71,7 @@ def load_plan(storage: StorageLike, sweep_id: str) -> Plan:
     return Plan(kind=frozen["kind"], preset=preset, trials=trials)
 
 
-def check_current(plan: Plan) -> None:
+def check_current(plan: Plan, storage: StorageLike) -> None:
     """Makes sure that a frozen plan would still run what its keys say.
 
     Raises:
@@ -78,7 +79,8 @@ def check_current(plan: Plan) -> None:
     """
     trials = plan.trials if plan.search is None else (plan.search.base,)
     locations = {trial.data.model_dump_json(): trial.data for trial in trials}
-    fingerprints = {location: data_fingerprint(data) for location, data in locations.items()}
+    files = node_files(storage)
+    fingerprints = {text: data_fingerprint(files.local(data)) for text, data in locations.items()}
     for trial in trials:
         version = settings_of(trial.trainable).version
         if version != trial.version:

@@ -2,10 +2,11 @@
 
     <name>.lease.<generation>
 
-The highest generation is the lease. It is taken by writing a file that must not exist yet (a link in a folder, a conditional PUT
-in an object store), which one process alone can do, and released by removing it. A lease has expired when its file has not changed for `EXPIRES_SECONDS` of the
-*observer's* monotonic clock, or at once when its holder was a process of this machine that is gone: no two clocks are ever
-compared. Whoever takes over makes the next generation, by which the former holder knows that it has lost the lease.
+The highest generation is the lease. It is taken by writing a file that must not exist yet (a link in a folder, a conditional
+PUT in an object store), which one process alone can do, and released by removing it. A lease has expired when its file has not
+changed for `EXPIRES_SECONDS` of the *observer's* monotonic clock, or at once when its holder was a process of this machine that
+is gone: no two clocks are ever compared. Whoever takes over makes the next generation, by which the former holder knows that it
+has lost the lease.
 """
 
 from __future__ import annotations

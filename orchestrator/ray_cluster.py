@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from orchestrator.errors import SweepError
+from orchestrator.location import location
 from orchestrator.machine import num_cpus
+from results.storage import StorageLike
 
 __all__ = ["NodeWatch", "check_storage_is_shared", "node_resources", "nodes", "on_nodes", "ray_session"]
 
@@ -41,7 +42,7 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes()]
 
 
-def check_storage_is_shared(storage: Path) -> None:
+def check_storage_is_shared(storage: StorageLike) -> None:
     """Looks from every node for a file that the driver writes.
 
     Raises:
@@ -51,12 +52,12 @@ def check_storage_is_shared(storage: Path) -> None:
     others = [node["NodeID"] for node in nodes() if node["NodeID"] != here]
     if not others:
         return
-    marker = storage / f".seen-{os.getpid()}"
-    marker.touch()
+    marker = location(storage, f".seen-{os.getpid()}")
+    marker.write(b"")
     try:
         seen = on_nodes(lambda: marker.exists(), others)
     finally:
-        marker.unlink()
+        marker.remove()
     if not all(seen):
         blind = f"{seen.count(False)} of {len(seen)} other nodes do not see it"
         raise SweepError(f"storage {storage} is not shared: {blind}; name a folder that is mounted on every node")

@@ -124,7 +124,7 @@ class ObjectStorage(SweepStorage):
             return pa.py_buffer(_obstore().get(self._store, self._key(path)).bytes())
 
     def write(self, path: str, content: bytes | pa.Buffer | Path, *, unique: str | None = None) -> None:
-        """See `Storage.write`; also the content of a file, in several requests where it is large. It appears when all is there."""
+        """See `Storage.write`; also the content of a file, in several requests where it is large: it appears after the last."""
         with _as_os_errors(path):
             _obstore().put(self._store, self._key(path), content if isinstance(content, Path) else bytes(content))
 
@@ -246,7 +246,7 @@ def _session() -> Any:
         raise ValueError(f"no credentials for S3: {error}") from error
     if not found:
         raise ValueError(
-            "no credentials for S3; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
+            "no credentials for S3; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
         )
     return session
 

@@ -187,5 +187,3 @@ def _column_array(table: str, column: Column, values: list[Any]) -> pa.Array:
 def aside_path(path: str) -> str:
     """Where a compaction sets a part aside."""
     return f"{path.removesuffix(PART_SUFFIX)}{ASIDE}{PART_SUFFIX}"
-
-

@@ -1,13 +1,14 @@
 """What tests of several packages share: the embedded default, cut down to seconds."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from s3_server import S3Server
 
 TINY: dict[str, Any] = {
     "encoder": "embedded",
@@ -60,3 +61,21 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return int(exit_.value.code or 0), out.out, out.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server that speaks S3 on the loopback."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty storage on it; credentials and endpoint are in the environment, this node's cache in the test's folder."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SWEEPS_CACHE", str(tmp_path / "cache"))
+    return f"s3://{s3_server.new_bucket()}/of/ours"

@@ -33,7 +33,11 @@ def test_ordinals_count_from_the_kill_before() -> None:
 
 def test_an_undisturbed_run_comes_by_boundaries_of_all_that_it_writes(campaign: Campaign) -> None:
     renamed = {kind for kind, phase in campaign.recording.names if phase == "renamed"}
-    assert renamed >= LEDGER | {"checkpoints/*/step-*.safetensors", "checkpoints/*/final.safetensors", "sweeps/grid-*/sweep.json"}
+    assert renamed >= LEDGER | {
+        "checkpoints/*/step-*.safetensors",
+        "checkpoints/*/final.safetensors",
+        "sweeps/grid-*/sweep.json",
+    }
 
 
 def test_kills_at_boundaries_from_an_empty_storage_on_leave_the_undisturbed_ledger(campaign: Campaign) -> None:

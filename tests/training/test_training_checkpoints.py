@@ -91,7 +91,8 @@ def test_the_step_named_is_the_step_loaded_and_one_warning_says_what_is_used_ins
     assert state["step"] == checkpoints.newest_step(directory) == OLDER
     assert checkpoints.newest(directory) == directory / "step-00000003.safetensors"
     assert warnings == [
-        f"unreadable checkpoints in {directory}, going on from step-00000003.safetensors: step-00000007.safetensors has only 0 bytes; "
+        f"unreadable checkpoints in {directory}, going on from step-00000003.safetensors: "
+        "step-00000007.safetensors has only 0 bytes; "
         "step-00000005.safetensors is torn or was changed: its checksum does not match"
     ]
 

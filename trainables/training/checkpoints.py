@@ -3,8 +3,8 @@
 A checkpoint holds model, optimiser, schedule, random-number generators, the position in the data and what is pending for the
 next report, so that a resumed trial reports bit for bit what an uninterrupted one would have (on one CPU).
 
-A file is a safetensors file with a checksum (see `trainables.training.state_files`): whoever can write to the storage can spoil a
-checkpoint, but cannot make a worker run code, as he could where it were unpickled.
+A file is a safetensors file with a checksum (see `trainables.training.state_files`): whoever can write to the storage can
+spoil a checkpoint, but cannot make a worker run code, as it could be done where it were unpickled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A nested state as one safetensors file: tensors as they are, all else as JSON in its header. Reading one runs no code of its.
+"""A nested state as one safetensors file: tensors as they are, all else as JSON in its header. Reading it runs no code of its.
 
-`__metadata__` of the header holds `state`, the structure with a reference for each tensor, and `sha256`, the digest of the whole
-file with zeros in the place of the digest. safetensors itself has no checksum: with a byte flipped it loads another tensor.
+`__metadata__` of the header holds `state`, the structure with a reference for each tensor, and `sha256`, the digest of the
+whole file with zeros in the place of the digest. safetensors itself has no checksum: a flipped byte is another tensor.
 """
 
 from __future__ import annotations
@@ -114,11 +114,15 @@ def _taken_apart(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any
         tensors[name] = torch.from_numpy(value.astype(np.int64))
         return {"array": name, "type": value.dtype.name}
     if isinstance(value, dict):
-        return {"items": [[key, _taken_apart(each, f"{name}.{key}" if name else str(key), tensors)] for key, each in value.items()]}
+        return {
+            "items": [[key, _taken_apart(each, f"{name}.{key}" if name else str(key), tensors)] for key, each in value.items()]
+        }
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_taken_apart(each, f"{name}.{place}", tensors) for place, each in enumerate(value)]}
-    raise TypeError(f"a checkpoint holds tensors, numbers, texts, and dicts and lists of them, got a {type(value).__name__} in {name}")
+    raise TypeError(
+        f"a checkpoint holds tensors, numbers, texts, and dicts and lists of them, got a {type(value).__name__} in {name}"
+    )
 
 
 def _put_together(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
