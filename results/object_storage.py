@@ -118,6 +118,15 @@ class ObjectStorage(SweepStorage):
                 entries = list(_obstore().list_with_delimiter(self._store, prefix)["objects"])
         return sorted(((f"{bucket}/{entry['path']}", entry) for entry in entries), key=lambda pair: pair[0])
 
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """See `Storage.stamp`."""
+        try:
+            with _as_os_errors(path):
+                entry = _obstore().head(self._store, self._key(path))
+        except FileNotFoundError:
+            return None
+        return _version_of(entry), entry["size"]
+
     def read(self, path: str) -> pa.Buffer:
         """See `Storage.read`: one request, so one version."""
         with _as_os_errors(path):

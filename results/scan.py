@@ -187,8 +187,7 @@ class PartReader:
         return ""
 
     def _load_index(self, table: str, loaded: _Loaded) -> None:
-        info = self._storage.filesystem.get_file_info(index_path(self._storage, table))
-        stamp = (info.mtime_ns or 0, info.size or 0)
+        stamp = self._storage.stamp(index_path(self._storage, table))
         if loaded.index is None or stamp != loaded.index_stamp:
             loaded.index, loaded.index_stamp, loaded.stored = read_index(self._storage, table), stamp, None
 
@@ -249,7 +248,7 @@ class PartReader:
                         schema = pq.read_schema(source)
                     _check_schema(table, path, schema)
                     self._files[path] = CompactedFile(name, path, frozenset(schema.names))
-                elif self._storage.filesystem.get_file_info(path).size is None:
+                elif self._storage.stamp(path) is None:
                     return None
                 opened.append(self._files[path])
             except FileNotFoundError:

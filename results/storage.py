@@ -139,6 +139,11 @@ class Storage:
         """The names of `parts`; on a local disk much quicker than those, since no file is looked at."""
         return {part.name for part in self.parts(table)}
 
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """What changes whenever the file is replaced, as in `PartInfo`; None when there is no such file."""
+        info = self.filesystem.get_file_info(path)
+        return (info.mtime_ns or 0, info.size) if info.is_file else None
+
     def read(self, path: str) -> pa.Buffer:
         """The bytes of one file, all from the same version of it. Raises FileNotFoundError."""
         with self.filesystem.open_input_file(path) as file:
@@ -290,8 +295,8 @@ def open_storage(storage: StorageLike) -> Storage:
     if "@" in parts.netloc:
         without = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise ValueError(
-            f"a storage's URI must not have credentials in it, as in {without} before the bucket: other processes and logs "
-            "would show them; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "a storage's URI must not have credentials before the bucket, where other processes and logs show them; "
+            f"write {without}, and set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if parts.scheme in OBJECT_STORES:
         from results.object_storage import open_object_storage  # brings the client: nothing that folders need

@@ -72,7 +72,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of an empty storage on it; credentials and endpoint are in the environment, this node's cache in the test's folder."""
+    """The URI of an empty storage on it, with what its clients need in the environment and a node's cache of the test's own."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     for name, value in s3_server.environment.items():

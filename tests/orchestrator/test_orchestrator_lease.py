@@ -133,9 +133,7 @@ def test_whoever_is_taken_over_finds_out(trial: Location, quick: None) -> None:
 
 
 @pytest.mark.parametrize("hours", [-1000, 0, 1000])
-def test_the_clocks_of_other_machines_do_not_matter(
-    trial: Location, quick: None, hours: float, s3_server: S3Server
-) -> None:
+def test_the_clocks_of_other_machines_do_not_matter(trial: Location, quick: None, hours: float, s3_server: S3Server) -> None:
     elsewhere = Holder(token="t", host="far", machine="far/boot", pid=1, process_started=0.0, since="then")
     file = trial.with_name("trial.lease.7")
     file.write(json.dumps(vars(elsewhere)).encode())

@@ -24,7 +24,8 @@ class S3Server:
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self._buckets = (f"bucket-{number}" for number in itertools.count())
         self._one_at_a_time = threading.Lock()
-        self.is_throttling = threading.Event()
+        self.throttled: str | None = None  # requests whose path contains this are refused
+        self.is_ignoring_conditions = threading.Event()
         self.num_refused = 0
         self.requests: list[str] = []  # method and path
 
@@ -76,9 +77,11 @@ class S3Server:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-        if self.is_throttling.is_set():
+        if self.throttled is not None and self.throttled in environ["PATH_INFO"]:
             self.num_refused += 1
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [_SLOW_DOWN]
+        if self.is_ignoring_conditions.is_set():
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with self._one_at_a_time:  # moto looks and then writes, where S3 does both in one step
             return list(self._app(environ, start_response))
