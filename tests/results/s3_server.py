@@ -1,6 +1,7 @@
 """moto's S3 on a port of the loopback, with what a test may do to it: throttle it, and look into its buckets."""
 
 import itertools
+import logging
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ class S3Server:
     """A server in a thread of this process; other processes reach it too."""
 
     def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self._buckets = (f"bucket-{number}" for number in itertools.count())
