@@ -135,6 +135,7 @@ class _FetchedFiles:
 
     def __init__(self, storage: ObjectStorage) -> None:
         self._storage = storage
+        self._published: set[str] = set()
         self.prepared_dir = cache_folder() / "prepared"
         self.corpora_dir = cache_folder() / "corpora"
 
@@ -163,7 +164,9 @@ class _FetchedFiles:
 
     def publish_prepared(self, config: QAConfig, data: DataSpec) -> None:
         for name in _prepared(config, data):
-            publish_bundle(self._storage, f"prepared/{name}")
+            if name not in self._published:  # most trials have the same
+                publish_bundle(self._storage, f"prepared/{name}")
+                self._published.add(name)
 
     def fetch_prepared(self, config: QAConfig, data: DataSpec) -> None:
         for name in _prepared(config, data):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from s3_server import S3Server
 
 TINY: dict[str, Any] = {
     "encoder": "embedded",
@@ -64,14 +63,16 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
+def s3_server() -> Iterator[Any]:
     """A server that speaks S3 on the loopback."""
+    from s3_server import S3Server  # here, as moto takes a second
+
     with S3Server() as server:
         yield server
 
 
 @pytest.fixture
-def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(s3_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URI of an empty storage on it, with what its clients need in the environment and a node's cache of the test's own."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
