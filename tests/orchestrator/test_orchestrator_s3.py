@@ -32,6 +32,9 @@ TWO_TRIALS = {
     "shares": [0, 60],
     "orders": ["shuffled"],
     "model": {"n_layers": 1},
+    "mixture_size": 20,
+    "training": {"epochs": 2, "batch_size": 8, "max_length": 64, "stride": 16},
+    "evaluation": {"validation_examples": 4, "test_examples": 4},
     "recovery": {"checkpoint_seconds": 0},
 }
 MEASURED = ("reports", "evaluations", "predictions", "routing")
@@ -95,6 +98,7 @@ def test_a_killed_sweep_goes_on_at_another_node_and_its_ledger_is_that_of_a_fold
 
     with driver(*grid, s3) as first:
         wait_for(is_in_second_trial, first)
+        first.send_signal(signal.SIGSTOP)
         code, _, refusal = cli(*grid, s3)
         assert code == 2
         assert f"is being run by process {first.pid} on " in refusal.splitlines()[-1]
