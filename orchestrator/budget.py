@@ -6,11 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
 from results.ledger import Ledger
+from results.storage import StorageLike
 
 __all__ = ["Budget", "Spent", "StopAt", "goal_reached", "parse_stop_at", "spent_so_far"]
 
@@ -91,7 +91,7 @@ def parse_stop_at(text: str, domains: Sequence[str]) -> StopAt:
     return StopAt(name, float(number))
 
 
-def goal_reached(storage: Path, goal: StopAt, keys: Iterable[str]) -> bool:
+def goal_reached(storage: StorageLike, goal: StopAt, keys: Iterable[str]) -> bool:
     """True when one of the trials has reached the goal in an earlier run."""
     ledger, wanted = Ledger(storage), set(keys)
     if goal.metric.startswith("em_"):
@@ -102,7 +102,7 @@ def goal_reached(storage: Path, goal: StopAt, keys: Iterable[str]) -> bool:
     return any(goal.is_reached({goal.metric: row["value"]}) for row in rows.to_pylist() if row["trial_key"] in wanted)
 
 
-def spent_so_far(storage: Path, sweep_id: str) -> Spent:
+def spent_so_far(storage: StorageLike, sweep_id: str) -> Spent:
     """What the sweep's earlier runs have cost, as the ledger says."""
     [row] = Ledger(storage).sql(_SPENT, {"sweep": sweep_id}).to_pylist()
     return Spent(**row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from orchestrator.decisions import with_suggested
 from orchestrator.errors import SweepError
@@ -12,6 +11,7 @@ from orchestrator.plan import Plan, make_trial
 from orchestrator.preset import Preset
 from orchestrator.trial import Trial
 from results.ledger import Ledger
+from results.storage import StorageLike
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.registry import settings_of
 
@@ -26,7 +26,7 @@ _BEST = """
 """
 
 
-def winner_of(plan: Plan, storage: Path) -> Trial:
+def winner_of(plan: Plan, storage: StorageLike) -> Trial:
     """The completed trial of a search with the lowest final validation loss.
 
     Raises:

@@ -7,7 +7,6 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +23,7 @@ from orchestrator.standing import Standing, statuses, unfinished
 from orchestrator.stop import TAKEN_OVER
 from orchestrator.tidy import disk_use
 from orchestrator.trial import Trial
+from results.storage import StorageLike
 
 __all__ = [
     "TALK",
@@ -46,12 +46,12 @@ def say(line: str) -> None:
     TALK.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def resume_command(plan: Plan, storage: Path) -> str:
+def resume_command(plan: Plan, storage: StorageLike) -> str:
     """The command that goes on with a sweep."""
     return f"python -m orchestrator.run resume {plan.sweep_id} --storage {shlex.quote(str(storage))}"
 
 
-def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
+def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
     """Says how a run ended: what is done, which errors there were, each once, and what to do next."""
     early = f" ({outcome.stopped_early} of them stopped early)" if outcome.stopped_early else ""
     in_run = f"{len(outcome.completed)} completed" if plan.search else f"{len(outcome.completed)}"
@@ -74,7 +74,7 @@ def conclude(plan: Plan, storage: Path, outcome: Outcome) -> None:
         say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
 
 
-def _say_errors(plan: Plan, storage: Path, outcome: Outcome) -> None:
+def _say_errors(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
     """Errors by signature; the traceback that stopped a sweep is shown, the others are in the ledger."""
     groups: defaultdict[str, list[tuple[str, Failure]]] = defaultdict(list)
     for key, failure in outcome.failed.items():
@@ -91,7 +91,7 @@ def _say_errors(plan: Plan, storage: Path, outcome: Outcome) -> None:
         say(f'tracebacks: python -m results sql "{query}" --storage {storage}')
 
 
-def show_plan(plan: Plan, storage: Path, as_json: bool) -> None:
+def show_plan(plan: Plan, storage: StorageLike, as_json: bool) -> None:
     """The trials of a plan, how each stands, and what the rest will cost."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     todo = unfinished(plan, known)
@@ -154,7 +154,7 @@ def forecast_line(expected: Forecast) -> str:
     return f"{epochs}; about {duration(expected.wall_seconds)} at {expected.slots} at a time{gpus}"
 
 
-def count_statuses(plan: Plan, storage: Path) -> dict[str, int]:
+def count_statuses(plan: Plan, storage: StorageLike) -> dict[str, int]:
     """How many trials of the plan have which status."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     planned = Standing("planned")
@@ -165,14 +165,15 @@ def count_statuses(plan: Plan, storage: Path) -> dict[str, int]:
     return dict(Counter(found))
 
 
-def describe_counts(counts: dict[str, dict[str, int]], storage: Path) -> list[str]:
+def describe_counts(counts: dict[str, dict[str, int]], storage: StorageLike) -> list[str]:
     """One line for each sweep, and what the storage holds."""
     lines = [
         f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items()))
         for sweep_id, by_status in counts.items()
     ]
     use = disk_use(storage)
-    return [*lines, f"checkpoints {_gigabytes(use.checkpoints)}, free {_gigabytes(use.free)}"]
+    free = "" if use.free is None else f", free {_gigabytes(use.free)}"
+    return [*lines, f"checkpoints {_gigabytes(use.checkpoints)}{free}"]
 
 
 def _gigabytes(num_bytes: int) -> str:

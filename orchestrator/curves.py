@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 from rich.table import Table
 
 from orchestrator.simulate import Curve, SimulationError
 from results.ledger import Ledger
+from results.storage import StorageLike
 
 __all__ = ["load_curves", "saved_table"]
 
@@ -24,7 +24,7 @@ _CURVES = """
 """
 
 
-def load_curves(storage: Path, sweep_id: str | None) -> tuple[list[Curve], float]:
+def load_curves(storage: StorageLike, sweep_id: str | None) -> tuple[list[Curve], float]:
     """Validation losses by epoch of completed trials, and the epochs that they all have.
 
     Trials with a lost or failed attempt are left out, for their seconds do not tell what an epoch costs. Of trials planned for

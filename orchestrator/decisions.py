@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
@@ -15,19 +14,20 @@ from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial, canonical_json
 from results.ledger import Ledger
 from results.parts import write_part
+from results.storage import StorageLike
 from search_spaces.space import Value
 
 __all__ = ["DecisionLog", "load_decisions", "next_sequence", "record_search", "suggested_trials", "with_suggested"]
 
 
-def load_decisions(storage: Path, sweep_id: str) -> list[dict[str, Any]]:
+def load_decisions(storage: StorageLike, sweep_id: str) -> list[dict[str, Any]]:
     """All rows of a search in the order in which it decided."""
     query = "SELECT * FROM decisions WHERE sweep_id = $sweep ORDER BY sequence"
     rows: list[dict[str, Any]] = Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()
     return rows
 
 
-def next_sequence(storage: Path, sweep_id: str) -> int:
+def next_sequence(storage: StorageLike, sweep_id: str) -> int:
     """The number of the search's next decision."""
     query = "SELECT coalesce(max(sequence) + 1, 0) AS next FROM decisions WHERE sweep_id = $sweep"
     return int(Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()[0]["next"])
@@ -40,7 +40,7 @@ def suggested_trials(spec: SearchSpec, rows: list[dict[str, Any]]) -> dict[int, 
     }
 
 
-def with_suggested(plan: Plan, storage: Path) -> Plan:
+def with_suggested(plan: Plan, storage: StorageLike) -> Plan:
     """The plan with all trials that are known now: a search adds to its own as it goes."""
     if plan.search is None:
         return plan
@@ -48,7 +48,7 @@ def with_suggested(plan: Plan, storage: Path) -> Plan:
     return replace(plan, trials=tuple(suggested.values()))
 
 
-def record_search(storage: Path, sweep_id: str, spec: SearchSpec, created_at: datetime) -> None:
+def record_search(storage: StorageLike, sweep_id: str, spec: SearchSpec, created_at: datetime) -> None:
     """Writes what is searched and how."""
     settings = spec.settings
     row = {

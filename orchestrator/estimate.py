@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.machine import num_cpus, num_gpus
@@ -13,6 +12,7 @@ from orchestrator.placement import Request
 from orchestrator.preset import Resources
 from orchestrator.trial import Trial
 from results.ledger import Ledger
+from results.storage import StorageLike
 
 __all__ = ["Estimate", "Expected", "estimate", "expected_seconds", "local_gpus", "local_slots", "longest_first"]
 
@@ -48,7 +48,7 @@ class Expected:
     device: str | None
 
 
-def expected_seconds(trials: Sequence[Trial], storage: Path) -> dict[str, Expected]:
+def expected_seconds(trials: Sequence[Trial], storage: StorageLike) -> dict[str, Expected]:
     """By trial key: seconds per example of past trials of the same model on the same encoder and window length, times the
     examples to go. Trials of a kind that the ledger has no completed trial of are left out.
     """
@@ -69,7 +69,7 @@ def expected_seconds(trials: Sequence[Trial], storage: Path) -> dict[str, Expect
     return found
 
 
-def estimate(trials: Sequence[Trial], storage: Path, resources: Resources) -> Estimate:
+def estimate(trials: Sequence[Trial], storage: StorageLike, resources: Resources) -> Estimate:
     """What the trials take together, by `expected_seconds`."""
     known = expected_seconds(trials, storage)
     devices = tuple(sorted({each.device for each in known.values() if each.device is not None}))

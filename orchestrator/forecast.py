@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from orchestrator.curves import load_curves
@@ -13,6 +12,7 @@ from orchestrator.estimate import estimate, local_gpus
 from orchestrator.preset import Resources
 from orchestrator.search_spec import SearchSpec
 from orchestrator.simulate import Curve, Settings, Simulated, SimulationError, simulate
+from results.storage import StorageLike
 from search_spaces.stages import Narrowing
 
 __all__ = ["Forecast", "RungForecast", "forecast"]
@@ -52,7 +52,7 @@ class Forecast:
         return None if self.trial_seconds is None else self.trial_seconds / self.slots
 
 
-def forecast(spec: SearchSpec, storage: Path, resources: Resources) -> Forecast:
+def forecast(spec: SearchSpec, storage: StorageLike, resources: Resources) -> Forecast:
     """Survivors by simulation on recorded curves where there are enough, else as if losses kept their order from the start."""
     settings, trials = spec.settings, spec.num_trials
     points = spec.space.points() if isinstance(spec.space, Narrowing) else spec.space.sample(_POINTS, random.Random(0))
@@ -84,7 +84,7 @@ def forecast(spec: SearchSpec, storage: Path, resources: Resources) -> Forecast:
     )
 
 
-def _curves(storage: Path, trials: int, max_epochs: int) -> tuple[list[Curve], str]:
+def _curves(storage: StorageLike, trials: int, max_epochs: int) -> tuple[list[Curve], str]:
     try:
         recorded, epochs = load_curves(storage, None)
     except SimulationError:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from orchestrator.decisions import record_search, with_suggested
 from orchestrator.errors import SweepError
+from orchestrator.location import Location, location
+from orchestrator.node_files import node_files
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset
 from orchestrator.record import record_plan
 from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
+from results.storage import StorageLike, open_sweep_storage
 from trainables.data.sources import data_fingerprint
 from trainables.registry import settings_of
 
 __all__ = ["check_current", "load_plan", "sweep_dir", "sweep_ids", "write_plan"]
 
 
-def sweep_dir(storage: Path, sweep_id: str) -> Path:
+def sweep_dir(storage: StorageLike, sweep_id: str) -> Location:
     """The folder of a sweep's own files."""
-    return storage / "sweeps" / sweep_id
+    return location(storage, f"sweeps/{sweep_id}")
 
 
-def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
+def write_plan(storage: StorageLike, plan: Plan, planned_at: datetime) -> None:
     """Freezes the plan in `sweep.json`, once, and puts its trials into the ledger. A file that cannot be read is replaced."""
     path = sweep_dir(storage, plan.sweep_id) / "sweep.json"
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         if load_plan(storage, plan.sweep_id).num_trials >= plan.num_trials:  # a search may be asked for more
             return
-    path.parent.mkdir(parents=True, exist_ok=True)
     frozen = {
         "sweep_id": plan.sweep_id,
         "kind": plan.kind,
@@ -45,12 +45,7 @@ def write_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
         record_plan(storage, plan, planned_at)
     else:
         record_search(storage, plan.sweep_id, plan.search, planned_at)
-    unfinished = path.with_suffix(".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(frozen, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    path.write(json.dumps(frozen, indent=1).encode())
 
 
 def _what(plan: Plan) -> dict[str, Any]:
@@ -60,14 +55,14 @@ def _what(plan: Plan) -> dict[str, Any]:
     return {"trials": [trial.to_json() for trial in plan.trials]}
 
 
-def load_plan(storage: Path, sweep_id: str) -> Plan:
+def load_plan(storage: StorageLike, sweep_id: str) -> Plan:
     """The plan that `write_plan` froze.
 
     Raises:
         FileNotFoundError: there is no such sweep.
         ValueError: another version of the program wrote it.
     """
-    frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read_text(encoding="utf-8"))
+    frozen = json.loads((sweep_dir(storage, sweep_id) / "sweep.json").read())
     preset = Preset.model_validate(frozen["preset"])
     if "search" in frozen:
         spec = SearchSpec.from_json(frozen["search"])
@@ -76,7 +71,7 @@ def load_plan(storage: Path, sweep_id: str) -> Plan:
     return Plan(kind=frozen["kind"], preset=preset, trials=trials)
 
 
-def check_current(plan: Plan) -> None:
+def check_current(plan: Plan, storage: StorageLike) -> None:
     """Makes sure that a frozen plan would still run what its keys say.
 
     Raises:
@@ -84,7 +79,8 @@ def check_current(plan: Plan) -> None:
     """
     trials = plan.trials if plan.search is None else (plan.search.base,)
     locations = {trial.data.model_dump_json(): trial.data for trial in trials}
-    fingerprints = {location: data_fingerprint(data) for location, data in locations.items()}
+    files = node_files(storage)
+    fingerprints = {text: data_fingerprint(files.local(data)) for text, data in locations.items()}
     for trial in trials:
         version = settings_of(trial.trainable).version
         if version != trial.version:
@@ -98,7 +94,7 @@ def check_current(plan: Plan) -> None:
             )
 
 
-def sweep_ids(storage: Path) -> list[str]:
+def sweep_ids(storage: StorageLike) -> list[str]:
     """All sweeps of the storage, the newest first."""
-    paths = sorted((storage / "sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent.name for path in paths]
+    files = [info for info in open_sweep_storage(storage).files("sweeps") if info.base_name == "sweep.json"]
+    return [info.path.split("/")[-2] for info in sorted(files, key=lambda info: info.mtime_ns, reverse=True)]

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.node_files import node_files
 from orchestrator.trial import Trial
 from results.ledger import Ledger
+from results.storage import StorageLike
 from trainables.contract import Report, TrialContext
 from trainables.registry import train_function
 
@@ -84,7 +86,7 @@ def shortened(trial: Trial) -> Trial:
     return replace(trial, config=changed)
 
 
-def measure(trials: Iterable[Trial], prepared_dir: Path, num_threads: int) -> GpuUse:
+def measure(trials: Iterable[Trial], storage: StorageLike, num_threads: int) -> GpuUse:
     """Trains each of the trials for some steps on this process's first GPU and says what the hungriest took.
 
     Counted are torch's largest reservation and what the process holds beside it (CUDA's own context). Not measured on a real
@@ -94,7 +96,7 @@ def measure(trials: Iterable[Trial], prepared_dir: Path, num_threads: int) -> Gp
 
     torch.cuda.reset_peak_memory_stats()
     for trial in trials:
-        train_some(trial, prepared_dir, "cuda", num_threads)
+        train_some(trial, storage, "cuda", num_threads)
         gc.collect()
         torch.cuda.empty_cache()  # each is measured as if it were alone
     free, total = torch.cuda.mem_get_info()
@@ -102,22 +104,25 @@ def measure(trials: Iterable[Trial], prepared_dir: Path, num_threads: int) -> Gp
     return GpuUse(torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() + beside, total)
 
 
-def train_some(trial: Trial, prepared_dir: Path, device: str, num_threads: int) -> Report:
+def train_some(trial: Trial, storage: StorageLike, device: str, num_threads: int) -> Report:
     """The shortened trial's first report. Writes nothing but a checkpoint that is gone again."""
+    files = node_files(storage)
+    data = files.local(trial.data)
+    files.fetch_prepared(trial.config, data)
     with tempfile.TemporaryDirectory() as folder:
         context = TrialContext(
             seed=trial.seed,
-            data=trial.data,
+            data=data,
             device=device,
             num_threads=num_threads,
             checkpoint_dir=Path(folder),
-            prepared_dir=prepared_dir,
+            prepared_dir=files.prepared_dir,
         )
         with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
             return next(reports)
 
 
-def measured_before(storage: Path, sweep_id: str) -> GpuUse | None:
+def measured_before(storage: StorageLike, sweep_id: str) -> GpuUse | None:
     """What the newest run of the sweep that measured has found."""
     query = """
         SELECT probed_device, probed_bytes, probed_total_bytes FROM runs

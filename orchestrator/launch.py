@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,6 +21,7 @@ from orchestrator.recorder import INTERRUPTED, Outcome
 from orchestrator.standing import superseded
 from orchestrator.stop import PREEMPTED, TAKEN_OVER
 from orchestrator.sweep import Request, run_sweep
+from results.storage import StorageLike
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
@@ -37,7 +37,7 @@ class BackendName(StrEnum):
     inline = "inline"
 
 
-def launch(plan: Plan, storage: Path, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> int:
+def launch(plan: Plan, storage: StorageLike, request: Request, backend: BackendName, address: str | None, *, ask: bool) -> int:
     """Runs what the ledger lacks of `plan` and says how that went; `ask` first where it will take long.
 
     Returns the exit code.
@@ -84,7 +84,7 @@ def _exit_code(outcome: Outcome) -> int:
     return 0 if complete or (outcome.stop_reason or "").startswith("budget") else 1
 
 
-def _confirmed(plan: Plan, work: Work, storage: Path) -> bool:
+def _confirmed(plan: Plan, work: Work, storage: StorageLike) -> bool:
     """Asks before a sweep that will take over an hour, or whose time nobody knows yet; never for the embedded default."""
     if plan.preset.name == "embedded":
         return True
@@ -101,7 +101,7 @@ def _confirmed(plan: Plan, work: Work, storage: Path) -> bool:
     return typer.confirm("Run them?", default=True, err=True)
 
 
-def _session(plan: Plan, storage: Path, backend: BackendName, address: str | None) -> Any:
+def _session(plan: Plan, storage: StorageLike, backend: BackendName, address: str | None) -> Any:
     @contextmanager
     def session() -> Iterator[Backend]:
         if backend is BackendName.inline:

@@ -2,15 +2,17 @@
 
     <name>.lease.<generation>
 
-The highest generation is the lease. It is taken by linking a complete file to a name that must not exist yet, which one process
-alone can do, and released by removing it. A lease has expired when its file has not changed for `EXPIRES_SECONDS` of the
-*observer's* monotonic clock, or at once when its holder was a process of this machine that is gone: no two clocks are ever
-compared. Whoever takes over makes the next generation, by which the former holder knows that it has lost the lease.
+The highest generation is the lease. It is taken by writing a file that must not exist yet (a link in a folder, a conditional
+PUT in an object store), which one process alone can do, and released by removing it. A lease has expired when its file has not
+changed for `EXPIRES_SECONDS` of the *observer's* monotonic clock, or at once when its holder was a process of this machine that
+is gone: no two clocks are ever compared. Whoever takes over makes the next generation, by which the former holder knows that it
+has lost the lease.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -28,6 +30,7 @@ from typing import Literal
 import psutil
 
 from orchestrator.errors import LeaseLostError
+from orchestrator.location import Location
 
 __all__ = ["BEAT_SECONDS", "EXPIRES_SECONDS", "Holder", "Lease", "holder_of", "remove_if_free", "take_lease"]
 
@@ -71,7 +74,7 @@ class Holder:
 class Lease:
     """A lease that this process holds. A thread renews it; `check` tells whether it is still ours."""
 
-    def __init__(self, path: Path, generation: int, holder: Holder) -> None:
+    def __init__(self, path: Location, generation: int, holder: Holder) -> None:
         self._path = path
         self._generation = generation
         self._holder = holder
@@ -83,9 +86,11 @@ class Lease:
     def check(self) -> None:
         """Raises LeaseLostError when another process has taken the lease over."""
         try:
+            if not self._path.storage.is_there:  # then nobody can have taken it over
+                return
             newest = max(_generations(self._path), default=None)
             holder = None if newest is None else _read(_file(self._path, newest))
-        except OSError:  # the storage is away; nobody can have taken it over
+        except OSError:
             return
         if holder is None or holder.token != self._holder.token:
             raise LeaseLostError(f"{self._path.name} was taken over by another process; this one stops")
@@ -100,7 +105,7 @@ class Lease:
         self._beater.join()
         with contextlib.suppress(OSError, LeaseLostError):
             self.check()
-            _file(self._path, self._generation).unlink(missing_ok=True)
+            _file(self._path, self._generation).remove()
 
     def _beat_on(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
@@ -111,23 +116,26 @@ class Lease:
             self._holder = replace(self._holder, beat=self._holder.beat + 1, note=note)
             with contextlib.suppress(OSError, LeaseLostError):
                 self.check()
+                if not self._path.storage.is_there:
+                    return
                 file = _file(self._path, self._generation)
-                _write(file.with_name(f".{file.name}.{self._holder.token}.tmp"), self._holder, rename_to=file)
+                file.write(_content(self._holder), unique=self._holder.token)
                 if max(_generations(self._path), default=0) > self._generation:  # taken over between the two
-                    file.unlink(missing_ok=True)
+                    file.remove()
 
 
 def take_lease(
-    path: Path, *, wait: Callable[[], bool], owner: str = "", on_unknown: Callable[[Holder], None] = lambda _: None
+    path: Location, *, wait: Callable[[], bool], owner: str = "", on_unknown: Callable[[Holder], None] = lambda _: None
 ) -> Lease | Holder:
     """Takes the lease at `path`, a name without suffix; returns its holder where that is alive and `wait()` is false.
 
     `on_unknown` hears once of a holder on another machine, whose heartbeat has to be watched first.
 
     Raises:
-        FileNotFoundError: the folder above the one of `path` is not there; a storage that went away is not made anew.
+        FileNotFoundError: the storage is not there; one that went away is not made anew.
     """
-    path.parent.mkdir(exist_ok=True)
+    if not path.storage.is_there:
+        raise FileNotFoundError(errno.ENOENT, f"{path.storage} has vanished")
     watch = _Watch(time.monotonic)
     told = False
     while True:
@@ -150,7 +158,7 @@ def take_lease(
         time.sleep(_POLL_SECONDS)
 
 
-def holder_of(path: Path, now: float) -> Holder | None:
+def holder_of(path: Location, now: float) -> Holder | None:
     """Who seems to hold the lease at `path`, without waiting; `now` is the wall clock, trusted only across machines."""
     generation = _newest(path)
     file = _file(path, generation or 0)
@@ -158,18 +166,18 @@ def holder_of(path: Path, now: float) -> Holder | None:
     if holder is None or holder.is_gone:
         return None
     try:
-        is_fresh = holder.machine == _machine() or now - file.stat().st_mtime < EXPIRES_SECONDS
+        is_fresh = holder.machine == _machine() or now - file.modified() < EXPIRES_SECONDS
     except FileNotFoundError:
         return None
     return holder if is_fresh else None
 
 
-def remove_if_free(path: Path) -> None:
+def remove_if_free(path: Location) -> None:
     """Removes the files of a lease whose holder was a process of this machine that is gone."""
     for generation in _generations(path):
         holder = _read(_file(path, generation))
         if holder is not None and holder.is_gone:
-            _file(path, generation).unlink(missing_ok=True)
+            _file(path, generation).remove()
 
 
 class _Watch:
@@ -192,7 +200,7 @@ class _Watch:
         return "alive" if has_beaten or holder.machine == _machine() else "unknown"
 
 
-def _take(path: Path, generation: int, owner: str) -> Lease | None:
+def _take(path: Location, generation: int, owner: str) -> Lease | None:
     """The lease of that generation, unless another process was faster."""
     holder = Holder(
         token=uuid.uuid4().hex,
@@ -203,53 +211,39 @@ def _take(path: Path, generation: int, owner: str) -> Lease | None:
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         owner=owner,
     )
-    complete = path.with_name(f".{path.name}.{holder.token}.tmp")
-    _write(complete, holder)
-    try:
-        os.link(complete, _file(path, generation))
-    except FileExistsError:
+    if not _file(path, generation).create(_content(holder)):
         return None
-    finally:
-        complete.unlink(missing_ok=True)
     if _newest(path) != generation:  # we looked before another took a later one
-        _file(path, generation).unlink(missing_ok=True)
+        _file(path, generation).remove()
         return None
     for older in _generations(path):
         if older < generation:
-            _file(path, older).unlink(missing_ok=True)
+            _file(path, older).remove()
     return Lease(path, generation, holder)
 
 
-def _write(file: Path, holder: Holder, *, rename_to: Path | None = None) -> None:
-    with file.open("w", encoding="utf-8") as out:
-        json.dump(asdict(holder), out)
-        out.flush()
-        os.fsync(out.fileno())
-    if rename_to is not None:
-        os.replace(file, rename_to)
+def _content(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode()
 
 
-def _file(path: Path, generation: int) -> Path:
+def _file(path: Location, generation: int) -> Location:
     return path.with_name(f"{path.name}.lease.{generation}")
 
 
-def _generations(path: Path) -> list[int]:
+def _generations(path: Location) -> list[int]:
     prefix = f"{path.name}.lease."
-    names = (file.name.removeprefix(prefix) for file in path.parent.iterdir() if file.name.startswith(prefix))
-    return [int(number) for number in names if number.isdecimal()]
+    numbers = (name.removeprefix(prefix) for name in path.parent.names() if name.startswith(prefix))
+    return [int(number) for number in numbers if number.isdecimal()]
 
 
-def _newest(path: Path) -> int | None:
-    try:
-        return max(_generations(path), default=None)
-    except FileNotFoundError:
-        return None
+def _newest(path: Location) -> int | None:
+    return max(_generations(path), default=None)
 
 
-def _read(file: Path) -> Holder | None:
+def _read(file: Location) -> Holder | None:
     """What the file says; one that makes no sense, as after a power cut, is of a holder that is gone."""
     try:
-        return Holder(**json.loads(file.read_text(encoding="utf-8")))
+        return Holder(**json.loads(file.read()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):

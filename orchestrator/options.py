@@ -51,7 +51,9 @@ class Keep(StrEnum):
 
 
 PresetOption = Annotated[str, typer.Option("--preset", help="A shipped preset (embedded, paper) or a YAML file.")]
-StorageOption = Annotated[str, typer.Option("--storage", envvar="SWEEPS_STORAGE", help="Folder that holds everything.")]
+StorageOption = Annotated[
+    str, typer.Option("--storage", envvar="SWEEPS_STORAGE", help="Folder or s3:// URI that holds everything.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a preset's key, e.g. training.epochs=1.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Run every configuration with seeds 0..N-1.")]
 AddressOption = Annotated[str | None, typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster; none: a local Ray.")]

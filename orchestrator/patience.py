@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.errors import StorageError
+from results.storage import StorageLike, open_sweep_storage
 
 __all__ = ["describe_trouble", "patiently"]
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def patiently(
     write: Callable[[], T],
-    storage: Path,
+    storage: StorageLike,
     *,
     patience_seconds: float,
     say: Callable[[str], None],
@@ -45,8 +45,7 @@ def patiently(
     began, tries = clock(), 0
     while True:
         try:
-            # A mount that went away leaves its empty folder: writing there would fill the wrong disk.
-            if not (storage / "sweeps").is_dir():
+            if not open_sweep_storage(storage).is_there:
                 raise FileNotFoundError(errno.ENOENT, f"{storage} has vanished")
             result = write()
         except OSError as error:
@@ -68,7 +67,7 @@ def patiently(
             return result
 
 
-def describe_trouble(storage: Path, error: OSError) -> str:
+def describe_trouble(storage: StorageLike, error: OSError) -> str:
     """What is wrong with the storage, in one line."""
     cause = error.__cause__ if isinstance(error, StorageError) else error  # what was waited for
     what = (cause.strerror if isinstance(cause, OSError) else None) or str(error)

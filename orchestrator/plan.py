@@ -12,9 +12,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from orchestrator.errors import PlanError
+from orchestrator.node_files import node_files
 from orchestrator.preset import EMBEDDED, Preset, describe_error
 from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
+from results.storage import StorageLike
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from trainables.config import QAConfig
 from trainables.data.sources import data_fingerprint, pinned, without_split
@@ -50,7 +52,7 @@ class Plan:
         return f"{self.kind}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
 
-def plan_grid(preset: Preset, storage: Path) -> Plan:
+def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     """The mixture grid of `preset`; `storage` is where embedded corpora are generated when they are asked for.
 
     Raises:
@@ -58,7 +60,7 @@ def plan_grid(preset: Preset, storage: Path) -> Plan:
         DataError: a file that is missing, or a hub that cannot be reached.
     """
     data = pinned(resolve_data(preset, storage))  # workers read what was planned, whatever the hub's main branch becomes
-    fingerprint = data_fingerprint(data)
+    fingerprint, data = data_fingerprint(data), node_files(storage).adopt(data)
     points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
     trials: dict[str, Trial] = {}
     for point in points:
@@ -69,7 +71,7 @@ def plan_grid(preset: Preset, storage: Path) -> Plan:
     return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
 
 
-def resolve_data(preset: Preset, storage: Path) -> DataSpec:
+def resolve_data(preset: Preset, storage: StorageLike) -> DataSpec:
     """The preset's encoder and domains with `embedded` replaced by files and local paths made absolute."""
     domains = dict(preset.domains)
     if any(spec.train == EMBEDDED or spec.test == EMBEDDED for spec in domains.values()):
@@ -83,11 +85,11 @@ def resolve_data(preset: Preset, storage: Path) -> DataSpec:
     )
 
 
-def _with_corpora(domains: dict[str, DomainSpec], storage: Path) -> dict[str, DomainSpec]:
+def _with_corpora(domains: dict[str, DomainSpec], storage: StorageLike) -> dict[str, DomainSpec]:
     """Generates the embedded corpora, unless this version of their generator has done so, and names their files."""
     from trainables.embedded.corpora import DOMAINS, corpora_in
 
-    files = corpora_in(storage / "corpora")
+    files = corpora_in(node_files(storage).corpora_dir)
     resolved = {}
     for name, spec in domains.items():
         asked = [part for part in ("train", "test") if getattr(spec, part) == EMBEDDED]

@@ -44,6 +44,7 @@ from orchestrator.stop import notice_sigterm, sigterm_noticed
 from orchestrator.trial import Trial
 from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
+from results.storage import StorageLike
 
 __all__ = ["RayBackend", "gpu_use_of", "param_space"]
 
@@ -103,7 +104,7 @@ class WorkerPreemptedError(Exception):
     """A worker was told to end; its trial has made a checkpoint."""
 
 
-def gpu_use_of(plan: Plan, storage: Path, say: Callable[[str], None]) -> GpuUse | None:
+def gpu_use_of(plan: Plan, storage: StorageLike, say: Callable[[str], None]) -> GpuUse | None:
     """What the plan's hungriest trial takes of a GPU, for `resources.trials_per_gpu: auto`; None where nothing shares one.
 
     It is measured once: from then on the ledger has it.
@@ -120,7 +121,7 @@ def gpu_use_of(plan: Plan, storage: Path, say: Callable[[str], None]) -> GpuUse 
         trials = hungriest(plan.search.corners() if plan.search else plan.trials)
         say(f"measuring what {', '.join(trial.summary for trial in trials)} take of a GPU (resources.trials_per_gpu: auto)")
         try:
-            known = on_gpu(partial(measure, trials, storage / "prepared", resources.cpus_per_trial), resources.cpus_per_trial)
+            known = on_gpu(partial(measure, trials, storage, resources.cpus_per_trial), resources.cpus_per_trial)
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
             raise SweepError(

@@ -19,9 +19,11 @@ from ray._private.state import state
 
 from orchestrator.cluster_wait import Node
 from orchestrator.errors import SweepError
+from orchestrator.location import location
 from orchestrator.machine import num_cpus
 from orchestrator.placement import HEAD, Growth, NodeType
 from orchestrator.same_environment import check_same_environment, described_environment
+from results.storage import StorageLike
 
 __all__ = [
     "NodeWatch",
@@ -118,7 +120,7 @@ def _growth_of(config: dict[str, Any]) -> Growth | None:
     return Growth(types, most_nodes) if types else None
 
 
-def check_storage_is_shared(storage: Path) -> None:
+def check_storage_is_shared(storage: StorageLike) -> None:
     """Looks from every node for a file that the driver writes.
 
     Raises:
@@ -128,12 +130,12 @@ def check_storage_is_shared(storage: Path) -> None:
     others = [node["NodeID"] for node in nodes() if node["NodeID"] != here]
     if not others:
         return
-    marker = storage / f".seen-{os.getpid()}"
-    marker.touch()
+    marker = location(storage, f".seen-{os.getpid()}")
+    marker.write(b"")
     try:
         seen = on_nodes(lambda: marker.exists(), others)
     finally:
-        marker.unlink()
+        marker.remove()
     if not all(seen):
         blind = f"{seen.count(False)} of {len(seen)} other nodes do not see it"
         raise SweepError(f"storage {storage} is not shared: {blind}; name a folder that is mounted on every node")

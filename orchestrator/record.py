@@ -22,6 +22,7 @@ from orchestrator.plan import Plan
 from orchestrator.trial import Trial, canonical_json
 from results.parts import attempt_part, write_part
 from results.schema import TABLES
+from results.storage import StorageLike
 from trainables.contract import Report
 
 __all__ = ["AttemptRecorder", "EventLog", "LedgerWriter", "RowLog", "RunLog", "close_attempt", "plan_row", "record_plan"]
@@ -32,7 +33,7 @@ _REPORT_COLUMNS = {column.name for column in TABLES["reports"]}
 _ROWS_PER_PART = 1000
 
 
-def record_plan(storage: Path, plan: Plan, planned_at: datetime) -> None:
+def record_plan(storage: StorageLike, plan: Plan, planned_at: datetime) -> None:
     """Writes what the sweep is about to run, one row a trial."""
     rows = [plan_row(plan, trial, planned_at) for trial in plan.trials]
     write_part(storage, "plans", plan.sweep_id, rows)
@@ -75,7 +76,7 @@ def plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
 class LedgerWriter:
     """Writes parts, waiting while the storage is full or away; at last into a spool folder, so that no row is lost."""
 
-    def __init__(self, storage: Path, patience_seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, storage: StorageLike, patience_seconds: float, say: Callable[[str], None]) -> None:
         self.storage = storage
         self._patience_seconds = patience_seconds
         self._say = say

@@ -7,16 +7,18 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.machine import num_gpus
+from orchestrator.node_files import node_files
 from orchestrator.preset import Recovery
 from orchestrator.trial import Trial
 from orchestrator.worker import Attempt, Ended, RunSettings
 from results.ledger import Ledger
+from results.storage import StorageLike
 from trainables.data.sources import data_fingerprint
 from trainables.registry import settings_of
 
@@ -87,7 +89,7 @@ class Replay:
         }
 
 
-def replay_trial(trial_key: str, storage: Path, say: Callable[[str], None]) -> Replay:
+def replay_trial(trial_key: str, storage: StorageLike, say: Callable[[str], None]) -> Replay:
     """Runs the completed trial `trial_key` of `storage` in a folder of its own and compares; the storage stays as it is.
 
     Raises:
@@ -95,14 +97,14 @@ def replay_trial(trial_key: str, storage: Path, say: Callable[[str], None]) -> R
     """
     ledger = Ledger(storage)
     recorded = _recorded(ledger, trial_key)
-    trial = _trial(recorded)
+    trial = _trial(recorded, storage)
     if recorded["device"] != "cpu" and not num_gpus():
         raise SweepError(
             f"{trial_key} was run on {recorded['device']}, and this machine has no GPU; replay it where there is one"
         )
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
         say(f"running {trial.summary} again, {recorded['num_threads']} threads")
-        _run(trial, recorded, Path(folder), storage / "prepared", say)
+        _run(trial, recorded, Path(folder), node_files(storage).prepared_dir, say)
         again = Ledger(folder)
         before, after = ({name: _rows(each, query, trial_key) for name, query in _TABLES.items()} for each in (ledger, again))
         changed = _changed(recorded, _attempt(again, trial_key))
@@ -155,7 +157,7 @@ def _recorded(ledger: Ledger, trial_key: str) -> dict[str, Any]:
     return found
 
 
-def _trial(recorded: Mapping[str, Any]) -> Trial:
+def _trial(recorded: Mapping[str, Any], storage: StorageLike) -> Trial:
     name, version = recorded["architecture"], settings_of(recorded["architecture"]).version
     if version != recorded["trainable_version"]:
         raise SweepError(
@@ -175,6 +177,7 @@ def _trial(recorded: Mapping[str, Any]) -> Trial:
             "parents": recorded["parent_keys"],
         }
     )
+    trial = replace(trial, data=node_files(storage).local(trial.data))
     if data_fingerprint(trial.data) != trial.data_fingerprint:
         raise SweepError(f"the data of {trial.key} has changed since it was run; put it back to replay the trial")
     return trial

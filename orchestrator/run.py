@@ -44,8 +44,8 @@ from orchestrator.stored_sweeps import (
     existing_storage,
     failed_keys,
     load_sweep,
-    local_storage,
     readable_sweeps,
+    sweep_storage,
     unfinished_sweeps,
 )
 from orchestrator.sweep import Request, check_writable
@@ -78,7 +78,7 @@ def grid(
 
     Example: python -m orchestrator.run grid --preset paper --seeds 3 --max-gpu-hours 20
     """
-    root = local_storage(storage)
+    root = sweep_storage(storage)
     if not dry_run:
         check_writable(root)
     plan = with_kept(plan_grid(load_preset(preset, set_ or (), seeds), root), keep_checkpoints)
@@ -113,7 +113,7 @@ def resume(
     if plan is None:
         say(f"nothing to resume: every sweep in {root} is finished" if sweep_ids(root) else f"no sweeps in {root}")
         return
-    check_current(plan)
+    check_current(plan, root)
     budget = budget_of(plan, max_gpu_hours, max_hours, max_trials, stop_at)
     raise typer.Exit(launch(with_kept(plan, keep_checkpoints), root, Request(budget=budget), backend, address, ask=False))
 
@@ -138,7 +138,7 @@ def retry(
     if plan is None:
         say(f"nothing to retry: no trial of {sweep_id or 'any sweep'} has failed")
         return
-    check_current(plan)
+    check_current(plan, root)
     raise typer.Exit(launch(plan, root, Request(retry=keys), backend, address, ask=False))
 
 
@@ -178,7 +178,7 @@ def plan_grid_command(
 
     Example: python -m orchestrator.run plan grid --preset paper --json
     """
-    show_plan(plan_grid(load_preset(preset, set_ or (), seeds), local_storage(storage)), local_storage(storage), as_json)
+    show_plan(plan_grid(load_preset(preset, set_ or (), seeds), sweep_storage(storage)), sweep_storage(storage), as_json)
 
 
 plan_app.command("search")(search_commands.plan)

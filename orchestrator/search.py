@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator.asha import Action, Asha, Decision, has_reached
@@ -27,6 +26,7 @@ from orchestrator.trial import Trial
 from orchestrator.warm_start import fitting_trials, warm
 from results.ledger import Ledger
 from results.parts import read_attempts
+from results.storage import StorageLike
 from search_spaces.space import Value
 
 __all__ = ["Search"]
@@ -68,7 +68,7 @@ class _Tried:
 class Search:
     """Hands out the trials of one search. See `Work`."""
 
-    def __init__(self, plan: Plan, storage: Path, retry: Collection[str] = ()) -> None:
+    def __init__(self, plan: Plan, storage: StorageLike, retry: Collection[str] = ()) -> None:
         """Rebuilds the search of `plan` from the ledger. `retry`: keys of failed trials to try again.
 
         Raises:

@@ -44,7 +44,7 @@ from orchestrator.options import (
 from orchestrator.plan import Plan
 from orchestrator.preset import Preset, load_preset
 from orchestrator.search_plan import plan_search
-from orchestrator.stored_sweeps import existing_storage, local_storage
+from orchestrator.stored_sweeps import existing_storage, sweep_storage
 from orchestrator.sweep import Request, check_writable, work_of
 
 __all__ = ["plan", "search", "simulate"]
@@ -84,7 +84,7 @@ def search(
 
     Example: python -m orchestrator.run search --trials 20 --sampler tpe --eta 2
     """
-    root = local_storage(storage)
+    root = sweep_storage(storage)
     check_writable(root)
     asked = _asked(
         strategy=strategy,
@@ -143,7 +143,7 @@ def plan(
 
     Example: python -m orchestrator.run plan search --trials 60 --eta 3
     """
-    root = local_storage(storage)
+    root = sweep_storage(storage)
     asked = _asked(
         strategy=strategy,
         trials=trials,

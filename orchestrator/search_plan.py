@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from orchestrator.decisions import with_suggested
 from orchestrator.errors import PlanError
+from orchestrator.node_files import node_files
 from orchestrator.plan import Plan, make_trial, resolve_data
 from orchestrator.preset import Preset
 from orchestrator.search_spec import SearchSpec
+from results.storage import StorageLike
 from search_spaces.config_fields import nested
 from search_spaces.mixture_grid import GridPoint
 from search_spaces.registry import load_narrowing, load_space
@@ -28,7 +29,7 @@ _DECIDED = {
 """Settings that every trial of a search has from the search's own."""
 
 
-def plan_search(preset: Preset, storage: Path) -> Plan:
+def plan_search(preset: Preset, storage: StorageLike) -> Plan:
     """The search that the preset's section `search` describes, with the trials that it has suggested so far.
 
     Raises:
@@ -43,13 +44,14 @@ def plan_search(preset: Preset, storage: Path) -> Plan:
         raise PlanError(str(error)) from error
     _check_free(preset, space)
     data = pinned(resolve_data(preset, storage))
+    fingerprint, data = data_fingerprint(data), node_files(storage).adopt(data)
     point = GridPoint(trainable=space.trainable, share=settings.share, order="shuffled", seed=preset.seeds[0])
     changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for section, given in nested(space.start if isinstance(space, Narrowing) else space.fixed).items():
         changes[section].update(given)
     changes["training"]["epochs"] = settings.max_epochs
     changes["evaluation"] |= {"reports_per_epoch": settings.reports_per_epoch, "validate_at": "report"}
-    base = make_trial(preset, point, data, data_fingerprint(data), changes)
+    base = make_trial(preset, point, data, fingerprint, changes)
     spec = SearchSpec(settings=settings, space=space, base=base)
     return with_suggested(Plan(kind="search", preset=preset, trials=(), search=spec), storage)
 

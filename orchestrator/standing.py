@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from orchestrator.lease import Holder, holder_of, take_lease
@@ -17,6 +16,7 @@ from orchestrator.trial import Trial
 from orchestrator.worker import trial_lease
 from results.ledger import Ledger
 from results.parts import read_attempts
+from results.storage import StorageLike
 
 __all__ = [
     "RETRY",
@@ -52,7 +52,7 @@ class Standing:
         return self.status == "failed"
 
 
-def statuses(storage: Path, keys: Iterable[str]) -> dict[str, Standing]:
+def statuses(storage: StorageLike, keys: Iterable[str]) -> dict[str, Standing]:
     """How each trial stands that the ledger knows."""
     table = Ledger(storage).sql("SELECT trial_key, status, stop_reason FROM trials")
     wanted = set(keys)
@@ -69,7 +69,7 @@ def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] =
     return [trial for trial, how in standing if not how.is_done and (not how.is_failed or trial.key in again)]
 
 
-def forgiven(storage: Path, retry: Iterable[str]) -> dict[str, int]:
+def forgiven(storage: StorageLike, retry: Iterable[str]) -> dict[str, int]:
     """For each trial that was or is to be retried, the attempt from which its failures count."""
     ledger = Ledger(storage)
     earlier = ledger.sql(
@@ -81,7 +81,7 @@ def forgiven(storage: Path, retry: Iterable[str]) -> dict[str, int]:
     return found | {row["trial_key"]: row["next"] for row in now.to_pylist() if row["trial_key"] in wanted}
 
 
-def newest_event(storage: Path) -> datetime | None:
+def newest_event(storage: StorageLike) -> datetime | None:
     """When the newest event of the ledger happened."""
     [row] = Ledger(storage).sql("SELECT max(happened_at) AS newest FROM events").to_pylist()
     newest: datetime | None = row["newest"]
@@ -96,7 +96,7 @@ _CALLED_RUNNING = """
 """
 
 
-def close_lost_attempts(plan: Plan, storage: Path, writer: LedgerWriter) -> None:
+def close_lost_attempts(plan: Plan, storage: StorageLike, writer: LedgerWriter) -> None:
     """Closes the rows of attempts that nobody runs any more: their driver has ended, for we hold its lease."""
     planned = {trial.key for trial in plan.trials}
     called = [row for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist() if row["trial_key"] in planned]
@@ -104,7 +104,7 @@ def close_lost_attempts(plan: Plan, storage: Path, writer: LedgerWriter) -> None
         list(pool.map(lambda row: _close_if_dead(row, storage, writer), called))
 
 
-def _close_if_dead(row: dict[str, Any], storage: Path, writer: LedgerWriter) -> None:
+def _close_if_dead(row: dict[str, Any], storage: StorageLike, writer: LedgerWriter) -> None:
     """Under the trial's lease, since another sweep may have the trial in common, and end it right now."""
     trial_key, attempt = row["trial_key"], row["attempt"]
     lease = take_lease(trial_lease(storage, trial_key), wait=lambda: False)
@@ -120,7 +120,7 @@ def _close_if_dead(row: dict[str, Any], storage: Path, writer: LedgerWriter) -> 
         lease.release()
 
 
-def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:
+def mark_lost(plan: Plan, storage: StorageLike, events: EventLog) -> None:
     """Says what became of trials that went down with their driver: stopped, if their worker still said so, else lost."""
     planned = {trial.key for trial in plan.trials}
     query = "SELECT trial_key, status, attempts FROM trials WHERE status IN ('running', 'lost')"
@@ -135,12 +135,12 @@ def mark_lost(plan: Plan, storage: Path, events: EventLog) -> None:
             events.add(trial_key, "lost", attempt=row["attempts"], reason="its driver ended")
 
 
-def _is_dead(storage: Path, trial_key: str) -> bool:
+def _is_dead(storage: StorageLike, trial_key: str) -> bool:
     """No process holds the trial; that of another sweep may, which has it in common and runs it now."""
     return holder_of(trial_lease(storage, trial_key), time.time()) is None
 
 
-def superseded(plan: Plan, storage: Path) -> dict[str, tuple[int, int]]:
+def superseded(plan: Plan, storage: StorageLike) -> dict[str, tuple[int, int]]:
     """Trainables of the plan that older versions completed trials of: the newest of those versions, and how many trials."""
     versions = {trial.trainable: trial.version for trial in plan.trials}
     query = """

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from orchestrator.location import Location
 
 __all__ = ["PAUSED", "PREEMPTED", "TAKEN_OVER", "StopRequest", "StopWatch", "notice_sigterm", "sigterm_noticed"]
 
 PAUSED = "asha (paused"
 PREEMPTED = "preempted"
 TAKEN_OVER = "taken over by another driver"
-_LOOK_SECONDS = 0.5
 _sigterm = threading.Event()
 
 
 class StopRequest:
     """The driver's side of one run's request to stop: in memory, and in the file for the workers. The first reason stays."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.reason: str | None = None
         self._path = path
 
@@ -36,25 +37,23 @@ class StopRequest:
 
     def renew(self) -> None:
         """Writes a request once more that a failing storage did not take."""
-        if self.reason is not None and not self._path.exists():
-            unfinished = self._path.with_name(f".{self._path.name}.tmp")
-            with contextlib.suppress(OSError):
-                unfinished.write_text(self.reason, encoding="utf-8")
-                os.replace(unfinished, self._path)
+        with contextlib.suppress(OSError):
+            if self.reason is not None and self._path.storage.is_there and not self._path.exists():
+                self._path.write(self.reason.encode())
 
     def withdraw(self) -> None:
         """Removes the request."""
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            self._path.remove()
 
 
 class StopWatch:
-    """What a trial asks at each of its steps; looks at the driver's file twice a second at most."""
+    """What a trial asks at each of its steps; looks at the driver's file only every `SweepStorage.look_seconds`."""
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: Location, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._clock = clock
-        self._looked_at = -_LOOK_SECONDS
+        self._looked_at = -math.inf
         self._reason: str | None = None
 
     @property
@@ -62,10 +61,10 @@ class StopWatch:
         """Why to stop; None to go on."""
         if sigterm_noticed():
             return PREEMPTED
-        if self._reason is None and self._clock() - self._looked_at >= _LOOK_SECONDS:
+        if self._reason is None and self._clock() - self._looked_at >= self._file.storage.look_seconds:
             self._looked_at = self._clock()
             with contextlib.suppress(OSError):
-                self._reason = self._file.read_text(encoding="utf-8")
+                self._reason = self._file.read().decode()
         return self._reason
 
 

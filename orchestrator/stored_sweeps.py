@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from pathlib import Path
 
 from orchestrator.console import say
 from orchestrator.errors import SweepError
@@ -12,34 +11,34 @@ from orchestrator.frozen import load_plan, sweep_ids
 from orchestrator.plan import Plan
 from orchestrator.standing import statuses
 from orchestrator.sweep import work_of
+from results.storage import SweepStorage, open_sweep_storage
 
-__all__ = ["existing_storage", "failed_keys", "load_sweep", "local_storage", "readable_sweeps", "unfinished_sweeps"]
-
-
-def local_storage(storage: str) -> Path:
-    """The folder that `--storage` names. Raises SweepError for a URI."""
-    if "://" in storage:
-        raise SweepError(
-            f"--storage must be a local or mounted path to run sweeps, got {storage}; results can be read from a URI"
-        )
-    return Path(storage).expanduser().resolve()
+__all__ = ["existing_storage", "failed_keys", "load_sweep", "readable_sweeps", "sweep_storage", "unfinished_sweeps"]
 
 
-def existing_storage(storage: str) -> Path:
-    """The same of a folder that is there. Raises SweepError."""
-    root = local_storage(storage)
-    if not root.is_dir():
+def sweep_storage(storage: str) -> SweepStorage:
+    """What `--storage` names, a folder or a URI. Raises SweepError for one that sweeps cannot run on."""
+    try:
+        return open_sweep_storage(storage)
+    except ValueError as error:
+        raise SweepError(f"--storage: {error}") from error
+
+
+def existing_storage(storage: str) -> SweepStorage:
+    """The same where something was written already. Raises SweepError."""
+    root = sweep_storage(storage)
+    if not root.is_begun:
         raise SweepError(f"there is no storage {root}; name another with --storage or $SWEEPS_STORAGE, or run a grid first")
     return root
 
 
-def failed_keys(plan: Plan, storage: Path) -> frozenset[str]:
+def failed_keys(plan: Plan, storage: SweepStorage) -> frozenset[str]:
     """The trials of a sweep that have failed for good."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     return frozenset(key for key, how in known.items() if how.is_failed)
 
 
-def load_sweep(storage: Path, sweep_id: str) -> Plan:
+def load_sweep(storage: SweepStorage, sweep_id: str) -> Plan:
     """The sweep as it was frozen. Raises SweepError, with the nearest id where there is none of that name."""
     try:
         return load_plan(storage, sweep_id)
@@ -55,7 +54,7 @@ def load_sweep(storage: Path, sweep_id: str) -> Plan:
         ) from error
 
 
-def unfinished_sweeps(storage: Path) -> Iterator[Plan]:
+def unfinished_sweeps(storage: SweepStorage) -> Iterator[Plan]:
     """The sweeps that have something left to run, the newest first; says which cannot be told."""
     for plan in readable_sweeps(storage, sweep_ids(storage)):
         try:
@@ -67,7 +66,7 @@ def unfinished_sweeps(storage: Path) -> Iterator[Plan]:
             yield plan
 
 
-def readable_sweeps(storage: Path, ids: Iterable[str]) -> Iterator[Plan]:
+def readable_sweeps(storage: SweepStorage, ids: Iterable[str]) -> Iterator[Plan]:
     """The sweeps that this version can read; says which it cannot."""
     for each in ids:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from orchestrator.record import RunLog
 from orchestrator.recorder import Recorder
 from orchestrator.stop import TAKEN_OVER
 from orchestrator.worker import trial_lease
+from results.storage import open_sweep_storage
 
 __all__ = ["Supervisor"]
 
@@ -45,6 +47,7 @@ class Supervisor:
         self._run_log = run_log
         self._spent = spent
         self._say = say
+        self._ticks_per_look = math.ceil(open_sweep_storage(recorder.settings.storage).look_seconds / _TICK_SECONDS)
         self._said: dict[str, str] = {}  # trial key -> what its worker waits for
         self._trouble = ""  # with the storage
         self._done = threading.Event()
@@ -73,7 +76,8 @@ class Supervisor:
         self._check_lease()
         self._recorder.stop.renew()
         self._end_overdue()
-        self._pass_on_notes()
+        if ticks % self._ticks_per_look == 0:
+            self._pass_on_notes()
         if self._trouble or ticks % _TICKS_PER_BEAT == 0:
             self._beat()
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
@@ -19,6 +18,8 @@ from orchestrator.errors import StorageError, SweepError, SweepLockedError
 from orchestrator.estimate import expected_seconds
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
+from orchestrator.location import location
+from orchestrator.node_files import node_files
 from orchestrator.patience import describe_trouble
 from orchestrator.plan import Plan
 from orchestrator.record import EventLog, LedgerWriter, RunLog
@@ -30,6 +31,7 @@ from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
 from orchestrator.trial import Trial
 from orchestrator.work import FixedWork, Work
 from orchestrator.worker import RunSettings
+from results.storage import StorageLike
 
 __all__ = ["Request", "check_writable", "run_sweep", "sweep_lease", "work_of"]
 
@@ -44,7 +46,7 @@ class Request:
 
 def run_sweep(
     plan: Plan,
-    storage: Path,
+    storage: StorageLike,
     request: Request,
     *,
     session: Callable[[], AbstractContextManager[Backend]],
@@ -85,7 +87,7 @@ def run_sweep(
         return outcome
 
 
-def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
+def work_of(plan: Plan, storage: StorageLike, retry: Collection[str] = ()) -> Work:
     """What the ledger lacks of the plan; `retry`: keys of failed trials to try again."""
     if plan.search is not None:
         from orchestrator.search import Search  # brings Optuna
@@ -97,7 +99,7 @@ def work_of(plan: Plan, storage: Path, retry: Collection[str] = ()) -> Work:
     return FixedWork(todo, done, plan.num_trials, expected_seconds(todo, storage))
 
 
-def _within_budget(work: Work, plan: Plan, storage: Path, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
+def _within_budget(work: Work, plan: Plan, storage: StorageLike, request: Request, spent: Spent) -> tuple[Work | None, Outcome]:
     """What of the work may be run, if anything, and how the sweep stands."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     outcome = Outcome(planned=work.total, done=work.num_done)
@@ -113,15 +115,21 @@ def _within_budget(work: Work, plan: Plan, storage: Path, request: Request, spen
     return (work if work.num_left else None), outcome
 
 
-def _prepare(todo: list[Trial], storage: Path, say: Callable[[str], None]) -> None:
+def _prepare(todo: list[Trial], storage: StorageLike, say: Callable[[str], None]) -> None:
     """Builds the data that all trials read, and complains about bad input before anything is spent."""
     from trainables.training.task import prepare_all  # brings the tokenizers
 
-    for line in prepare_all([(trial.config, trial.data) for trial in todo], storage / "prepared"):
+    files = node_files(storage)
+    for data in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
+        files.publish(data)
+    trials = [(trial.config, files.local(trial.data)) for trial in todo]
+    for line in prepare_all(trials, files.prepared_dir):
         say(line)
+    for config, data in trials:
+        files.publish_prepared(config, data)
 
 
-def _settings(plan: Plan, storage: Path, request: Request, backend: Backend) -> RunSettings:
+def _settings(plan: Plan, storage: StorageLike, request: Request, backend: Backend) -> RunSettings:
     if request.budget.gpu_hours is not None and not backend.gpus_per_trial:
         raise SweepError("--max-gpu-hours was given, but trials hold no GPU here; limit --max-hours instead")
     search = plan.search.settings if plan.search else None
@@ -214,23 +222,27 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def check_writable(storage: Path) -> None:
-    """Makes the storage's folder and writes to it.
+def check_writable(storage: StorageLike) -> None:
+    """Makes the storage's folder, writes to it, and looks whether a lease in it would hold.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written, or lets two processes create the same file.
     """
-    probe = storage / "sweeps" / f".probe-{os.getpid()}"
+    probe = location(storage, f"sweeps/.probe-{uuid.uuid4().hex}")
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
+        is_exclusive = probe.create(b"0" * 4096) and not probe.create(b"1")
+        probe.remove()
     except OSError as error:
         raise StorageError(f"{describe_trouble(storage, error)}; or name another with --storage") from error
+    if not is_exclusive:
+        raise StorageError(
+            f"{storage} lets a file be created twice, so two drivers could run the same sweep; a server that speaks S3 has to "
+            "obey If-None-Match: take a newer one, or name another storage with --storage"
+        )
 
 
 @contextmanager
-def sweep_lease(storage: Path, sweep_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
+def sweep_lease(storage: StorageLike, sweep_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
     """Holds the sweep for this process; whoever finds that this process is gone may take it over.
 
     Raises:

@@ -5,20 +5,17 @@ What is live or can be resumed is never touched.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.lease import holder_of, remove_if_free
+from orchestrator.location import location
 from orchestrator.plan import Plan
 from orchestrator.record import LedgerWriter
 from orchestrator.worker import trial_lease
 from results.ledger import Ledger
 from results.parts import attempt_part, read_attempts
+from results.storage import StorageLike, open_sweep_storage
 
 __all__ = ["DiskUse", "disk_use", "tidy_checkpoints", "tidy_leftovers"]
 
@@ -45,10 +42,10 @@ class DiskUse:
     """What lies in the storage, bytes."""
 
     checkpoints: int
-    free: int
+    free: int | None  # where there is a limit
 
 
-def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
+def tidy_checkpoints(plan: Plan, storage: StorageLike) -> list[str]:
     """Removes the final weights of the plan's completed trials that `recovery.keep_checkpoints` does not ask for.
 
     Also the checkpoints of trials that a search has stopped for good.
@@ -72,22 +69,25 @@ def tidy_checkpoints(plan: Plan, storage: Path) -> list[str]:
         return []
     kept = set(ranked[: recovery.num_best] if recovery.keep_checkpoints == "best" else ())
     kept |= others
+    place = open_sweep_storage(storage)
+    having = {info.path.split("/")[-2] for info in place.files("checkpoints")}
     removed = []
     for trial_key in ranked:
-        folder = storage / "checkpoints" / trial_key
-        if trial_key not in kept and folder.exists() and not holder_of(trial_lease(storage, trial_key), time.time()):
+        if trial_key not in kept and trial_key in having and not holder_of(trial_lease(storage, trial_key), time.time()):
             _forget(trial_key, storage)
-            shutil.rmtree(folder)
+            place.remove_folder(f"checkpoints/{trial_key}")
             removed.append(trial_key)
     return removed
 
 
-def _remove_steps(trial_key: str, storage: Path) -> None:
-    for step in (storage / "checkpoints" / trial_key).glob("step-*.pt"):
-        step.unlink(missing_ok=True)
+def _remove_steps(trial_key: str, storage: StorageLike) -> None:
+    folder = location(storage, f"checkpoints/{trial_key}")
+    for name in folder.names():
+        if name.startswith("step-"):
+            (folder / name).remove()
 
 
-def _forget(trial_key: str, storage: Path) -> None:
+def _forget(trial_key: str, storage: StorageLike) -> None:
     """The ledger no longer names the weights; before they go, so that it never names what is not there."""
     writer = LedgerWriter(storage, 0, lambda _: None)
     for row in read_attempts(storage, trial_key):
@@ -96,28 +96,18 @@ def _forget(trial_key: str, storage: Path) -> None:
         writer.write("attempts", attempt_part(trial_key, row["attempt"]), [{**row, "checkpoint": None}])
 
 
-def tidy_leftovers(storage: Path, now: float) -> None:
+def tidy_leftovers(storage: StorageLike, now: float) -> None:
     """Removes what killed processes left: old temporary files, and leases that nobody holds. `now`: wall clock."""
+    place = open_sweep_storage(storage)
     for folder in ("ledger", "sweeps", "leases", "checkpoints", "corpora", "prepared"):
-        for path in _files(storage / folder):
-            with contextlib.suppress(FileNotFoundError):
-                if path.suffix == ".tmp" and now - path.stat().st_mtime > _LEFT_AFTER_SECONDS:
-                    path.unlink()
-    for path in (storage / "leases").glob("*.lease.*"):
-        remove_if_free(path.with_name(path.name.partition(".lease.")[0]))
+        for info in place.files(folder):
+            if info.path.endswith(".tmp") and now - info.mtime_ns / 1e9 > _LEFT_AFTER_SECONDS:
+                place.remove(info.path)
+    for name in {name.partition(".lease.")[0] for name in place.names("leases") if ".lease." in name}:
+        remove_if_free(trial_lease(place, name))
 
 
-def disk_use(storage: Path) -> DiskUse:
+def disk_use(storage: StorageLike) -> DiskUse:
     """How much checkpoints take, and how much is free."""
-    total = 0
-    for path in _files(storage / "checkpoints"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return DiskUse(total, shutil.disk_usage(storage).free)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below; folders may come and go meanwhile."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield Path(parent, name)
+    place = open_sweep_storage(storage)
+    return DiskUse(sum(info.size for info in place.files("checkpoints")), place.free_bytes)

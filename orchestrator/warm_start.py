@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import PlanError
 from orchestrator.search_spec import SearchSpec
 from orchestrator.study import Told
 from results.ledger import Ledger
+from results.storage import StorageLike
 from search_spaces.space import Space, Value
 
 __all__ = ["fitting_trials", "warm"]
@@ -30,7 +30,7 @@ _MAY_DIFFER = (("training", "epochs"), ("evaluation", "reports_per_epoch"), ("ev
 """Settings that a search sets for its own purposes."""
 
 
-def fitting_trials(spec: SearchSpec, storage: Path) -> list[tuple[str, Told]]:
+def fitting_trials(spec: SearchSpec, storage: StorageLike) -> list[tuple[str, Told]]:
     """Key and outcome of each completed trial on the same data and seed that is a point of the search's space.
 
     Its settings outside the space must be the search's own, but for how often it was validated and fewer epochs.

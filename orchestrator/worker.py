@@ -21,12 +21,16 @@ from orchestrator.asha import has_reached
 from orchestrator.errors import StorageError
 from orchestrator.failures import class_of_error, decide, signature_of
 from orchestrator.lease import Holder, Lease, take_lease
+from orchestrator.location import Location, location
+from orchestrator.node_files import TrialCheckpoints, node_files
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, LedgerWriter, close_attempt
 from orchestrator.stop import PAUSED, PREEMPTED, StopWatch
 from orchestrator.trial import Trial
 from results.parts import read_attempts, torn_parts
+from results.storage import StorageLike
 from trainables.contract import Interrupted, Report, TrialContext
+from trainables.data.spec import DataSpec
 from trainables.registry import train_function
 
 __all__ = ["Attempt", "Ended", "RunSettings", "trial_lease"]
@@ -38,7 +42,7 @@ _log = logging.getLogger(__name__)
 class RunSettings:
     """What all attempts of a run have in common; none of it changes a result but `cpus`, which fixes torch's threads."""
 
-    storage: Path
+    storage: StorageLike
     sweep_id: str
     run_id: str
     cpus: int
@@ -55,23 +59,14 @@ class RunSettings:
         return "cuda" if self.gpus else "cpu"
 
     @property
-    def prepared_dir(self) -> Path:
-        """Root of the prepared features."""
-        return self.storage / "prepared"
-
-    @property
-    def stop_file(self) -> Path:
+    def stop_file(self) -> Location:
         """By which the driver asks the run's trials to stop; says why."""
-        return self.storage / "sweeps" / self.sweep_id / f"stop-{self.run_id}"
-
-    def checkpoint_dir(self, trial_key: str) -> Path:
-        """The trial's checkpoints."""
-        return self.storage / "checkpoints" / trial_key
+        return location(self.storage, f"sweeps/{self.sweep_id}/stop-{self.run_id}")
 
 
-def trial_lease(storage: Path, trial_key: str) -> Path:
+def trial_lease(storage: StorageLike, trial_key: str) -> Location:
     """The name of the lease on a trial."""
-    return storage / "leases" / trial_key
+    return location(storage, f"leases/{trial_key}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +100,8 @@ class Attempt:
         self._settings = settings
         self._node_id = node_id
         self._stop = StopWatch(settings.stop_file)
+        self._files = node_files(settings.storage)
+        self._checkpoints: TrialCheckpoints | None = None  # once the trial is ours
         self._lease: Lease | None = None
         self._notes: list[str] = []
         self._pause: str | None = None  # why to end after the report that was made last
@@ -144,9 +141,16 @@ class Attempt:
         self._micro_batches = self._settings.micro_batches * decision.micro_batches
         if not decision.go_on:
             return Ended("gave_up", decision.why)
+        self._checkpoints = self._files.checkpoints(self.trial.key)
         if earlier:
+            self._writer.patiently(lambda: self._kept.fetch(lambda: bool(_checkpoints().newest_step(self._kept.folder))))
             self._start_over_if_torn()
         return None
+
+    @property
+    def _kept(self) -> TrialCheckpoints:
+        assert self._checkpoints is not None
+        return self._checkpoints
 
     def _take_lease(self) -> Lease | Holder:
         path = trial_lease(self._settings.storage, self.trial.key)
@@ -158,11 +162,16 @@ class Attempt:
 
     def _start_over_if_torn(self) -> None:
         """Resumed behind rows that are no longer readable, the trial would never report them again."""
-        folder = self._settings.checkpoint_dir(self.trial.key)
+        folder = self._kept.folder
         torn = self._writer.patiently(lambda: torn_parts(self._settings.storage, self.trial.key))
         if torn and _checkpoints().newest_step(folder):
             self._warn(f"{torn[0]} cannot be read, so the trial starts over; `python -m results verify --repair` puts it away")
-            _checkpoints().remove_steps(folder)
+            self._remove_steps()
+
+    def _remove_steps(self) -> None:
+        """Removes the trial's checkpoints but for its final weights, here and in the storage."""
+        _checkpoints().remove_steps(self._kept.folder)
+        self._writer.patiently(self._kept.forget_steps)
 
     def advance(self) -> dict[str, Any] | Ended:
         """Records the next report and returns what the driver shows of it; at the end, how it ended.
@@ -206,12 +215,13 @@ class Attempt:
         if self._lease is not None:
             self._lease.release()
             self._lease = None
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         _limit_memory(None)
 
     def _finish(self, status: Literal["completed", "stopped"], reason: str = "") -> Ended:
         assert self._recorder is not None
-        folder = self._settings.checkpoint_dir(self.trial.key)
-        final = folder / _checkpoints().FINAL_WEIGHTS
+        final = self._kept.folder / _checkpoints().FINAL_WEIGHTS
         now = datetime.now(UTC)
         failure_class = PREEMPTED if reason == PREEMPTED else None
         self._recorder.update_attempt(
@@ -223,7 +233,7 @@ class Attempt:
             **self._spent(),
         )
         if status == "completed":
-            _checkpoints().remove_steps(folder)
+            self._remove_steps()
         self.close()
         self._ended = Ended(status, reason)
         return self._ended
@@ -256,15 +266,16 @@ class Attempt:
     def _begun(self) -> Iterator[Report]:
         if self._reports is None:
             train = train_function(self.trial.trainable)  # the first in a process imports torch: that is start-up
+            data = self._data()
             self._startup_seconds = time.monotonic() - self._launched_at
             _limit_memory(self._settings.memory_bytes)
             context = TrialContext(
                 seed=self.trial.seed,
-                data=self.trial.data,
+                data=data,
                 device=self._settings.device,
                 num_threads=self._settings.cpus,
-                checkpoint_dir=self._settings.checkpoint_dir(self.trial.key),
-                prepared_dir=self._settings.prepared_dir,
+                checkpoint_dir=self._kept.folder,
+                prepared_dir=self._files.prepared_dir,
                 checkpoint_seconds=self._settings.recovery.checkpoint_seconds,
                 resume_step=self._resumed_step,
                 micro_batches=self._micro_batches,
@@ -275,8 +286,18 @@ class Attempt:
             self._reports = train(self.trial.config, context)
         return self._reports
 
+    def _data(self) -> DataSpec:
+        """The trial's data on this node, and its prepared features with it."""
+
+        def fetched() -> DataSpec:
+            data = self._files.local(self.trial.data)
+            self._files.fetch_prepared(self.trial.config, data)
+            return data
+
+        return self._writer.patiently(fetched)
+
     def _first_row(self) -> dict[str, Any]:
-        self._resumed_step: int = _checkpoints().newest_step(self._settings.checkpoint_dir(self.trial.key))
+        self._resumed_step: int = _checkpoints().newest_step(self._kept.folder)
         return {
             "trial_key": self.trial.key,
             "attempt": self._number,
@@ -317,8 +338,8 @@ class Attempt:
 
     def _checkpoint(self, path: Path | None = None) -> str | None:
         """The newest checkpoint, or `path`, as the ledger names it."""
-        path = path or _checkpoints().newest(self._settings.checkpoint_dir(self.trial.key))
-        return None if path is None else path.relative_to(self._settings.storage).as_posix()
+        path = path or _checkpoints().newest(self._kept.folder)
+        return None if path is None else f"checkpoints/{self.trial.key}/{path.name}"
 
     def _persist(self, write: Callable[[], Path]) -> Path:
         """A checkpoint's write, also to a storage that is full or away for a while; never over another process's."""
@@ -328,7 +349,14 @@ class Attempt:
             self._lease.check()
             return write()
 
-        return self._writer.patiently(write_if_ours)
+        path = self._writer.patiently(write_if_ours)
+        self._writer.patiently(lambda: self._publish(path))
+        return path
+
+    def _publish(self, path: Path) -> None:
+        assert self._lease is not None
+        self._lease.check()
+        self._kept.publish(path)
 
     def _warn(self, message: str) -> None:
         _log.warning(message)

@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.fs as fs
-
 from results.compacted import compacted_attempts
 from results.identity import trial_key
 from results.ledger import Ledger
@@ -274,7 +272,7 @@ def _missing_checkpoints(ledger: Ledger) -> Iterator[Finding]:
 
 def _is_there(storage: Storage, checkpoint: str) -> bool:
     """True also for a checkpoint that its trial has replaced since: the row is written with the next report."""
-    if storage.filesystem.get_file_info(storage.path(checkpoint)).type == fs.FileType.File:
+    if storage.stamp(storage.path(checkpoint)) is not None:
         return True
     folder, _, name = checkpoint.rpartition("/")
     steps = [info.base_name for info in storage.files(folder) if info.base_name.startswith(_STEP)]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from results.errors import LedgerError, NewerSchemaError
@@ -172,8 +171,7 @@ def _open_index(place: Storage, table: str) -> pq.ParquetFile | None:
     try:
         file = pq.ParquetFile(pa.BufferReader(place.read(path)), page_checksum_verification=True)
     except FileNotFoundError:
-        selector = fs.FileSelector(compacted_folder(place, table), allow_not_found=True)
-        if place.filesystem.get_file_info(selector):
+        if place.files(place.relative(compacted_folder(place, table)), recursive=False):
             raise _lost(place, table, "is gone") from None
         return None
     except UNREADABLE as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -27,6 +28,8 @@ __all__ = ["Ledger"]
 
 _FILE_ERRORS = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
 """What DuckDB raises when a file that it reads is gone or damaged, and sometimes for other reasons."""
+
+_TABLES_AT_A_TIME = 8
 
 _TRIES = 20
 """How often a query is asked again when a file that it reads is replaced or turns out to be damaged."""
@@ -147,7 +150,10 @@ class Ledger:
         return self._connect(self._read(list(TABLES)))
 
     def _read(self, tables: list[str]) -> dict[str, StoredTable]:
-        return {table: self._parts.read(table) for table in tables}
+        if self.storage.is_local:
+            return {table: self._parts.read(table) for table in tables}
+        with ThreadPoolExecutor(_TABLES_AT_A_TIME) as pool:  # each waits for several answers, one after the other
+            return dict(zip(tables, pool.map(self._parts.read, tables), strict=True))
 
     def _is_outdated(self, read: Mapping[str, StoredTable], error: duckdb.Error) -> bool:
         """True when a compaction has taken away what a query was about to read."""

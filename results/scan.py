@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from results.compacted import PART_COLUMN, UNREADABLE, check_version, compacted_path, index_path, read_index
+from results.compacted import PART_COLUMN, UNREADABLE, check_version, compacted_path, index_path, means_damage, read_index
 from results.errors import LedgerWarning
 from results.parts import PartInfo, Storage
 from results.schema import arrow_schema
@@ -187,8 +187,7 @@ class PartReader:
         return ""
 
     def _load_index(self, table: str, loaded: _Loaded) -> None:
-        info = self._storage.filesystem.get_file_info(index_path(self._storage, table))
-        stamp = (info.mtime_ns or 0, info.size or 0)
+        stamp = self._storage.stamp(index_path(self._storage, table))
         if loaded.index is None or stamp != loaded.index_stamp:
             loaded.index, loaded.index_stamp, loaded.stored = read_index(self._storage, table), stamp, None
 
@@ -231,6 +230,8 @@ class PartReader:
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
+            if not (means_damage(error) or self._storage.is_local):  # rows that a throttling store withholds are not gone
+                raise
             return _reason(error)
 
     def _open_files(self, table: str, loaded: _Loaded) -> list[CompactedFile] | None:
@@ -247,7 +248,7 @@ class PartReader:
                         schema = pq.read_schema(source)
                     _check_schema(table, path, schema)
                     self._files[path] = CompactedFile(name, path, frozenset(schema.names))
-                elif self._storage.filesystem.get_file_info(path).size is None:
+                elif self._storage.stamp(path) is None:
                     return None
                 opened.append(self._files[path])
             except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,23 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return int(exit_.value.code or 0), out.out, out.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """A server that speaks S3 on the loopback."""
+    from s3_server import S3Server  # here, as moto takes a second
+
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty storage on it, with what its clients need in the environment and a node's cache of the test's own."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SWEEPS_CACHE", str(tmp_path / "cache"))
+    return f"s3://{s3_server.new_bucket()}/of/ours"

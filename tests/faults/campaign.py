@@ -226,7 +226,7 @@ class Campaign:
 
     def _expected_seconds(self, storage: Path) -> float:
         """How long the next driver would run."""
-        share = 1 - len(list(storage.glob("checkpoints/*/final.pt"))) / self.recording.num_trials
+        share = 1 - len(list(storage.glob("checkpoints/*/final.safetensors"))) / self.recording.num_trials
         preparing = 0.5 if (storage / "prepared").is_dir() else self.recording.seconds - self.recording.training_seconds
         return preparing + share * self.recording.training_seconds
 

@@ -63,7 +63,7 @@ class Golden:
 
 def litter(storage: Path) -> list[str]:
     """What a finished sweep does not need: temporaries, leases, checkpoints beside final weights."""
-    unneeded = ("*.tmp", "*.lease.*", "step-*.pt", ".*.building*")
+    unneeded = ("*.tmp", "*.lease.*", "step-*.safetensors", ".*.building*")
     return sorted({str(path.relative_to(storage)) for pattern in unneeded for path in storage.rglob(pattern)})
 
 

@@ -15,8 +15,8 @@ LEDGER = {"plans", "events", "attempts", "reports", "evaluations", "predictions"
     ("path", "kind"),
     [
         ("ledger/reports/.ce5f03b960572855-1.parquet.4711-3.tmp", "reports"),
-        ("checkpoints/ce5f03b960572855/.step-00000005.pt.tmp", "checkpoints/*/step-*.pt"),
-        ("checkpoints/ce5f03b960572855/step-00000010.pt", "checkpoints/*/step-*.pt"),
+        ("checkpoints/ce5f03b960572855/.step-00000005.safetensors.tmp", "checkpoints/*/step-*.safetensors"),
+        ("checkpoints/ce5f03b960572855/step-00000010.safetensors", "checkpoints/*/step-*.safetensors"),
         ("checkpoints/.ce5f03b960572855.lease.3", "checkpoints/*.lease.*"),
         ("sweeps/grid-e917e716/sweep.json", "sweeps/grid-*/sweep.json"),
         ("corpora/b7f4259e944b/squad_train.json.4711.tmp", "corpora/*/squad_train.json"),
@@ -33,7 +33,11 @@ def test_ordinals_count_from_the_kill_before() -> None:
 
 def test_an_undisturbed_run_comes_by_boundaries_of_all_that_it_writes(campaign: Campaign) -> None:
     renamed = {kind for kind, phase in campaign.recording.names if phase == "renamed"}
-    assert renamed >= LEDGER | {"checkpoints/*/step-*.pt", "checkpoints/*/final.pt", "sweeps/grid-*/sweep.json"}
+    assert renamed >= LEDGER | {
+        "checkpoints/*/step-*.safetensors",
+        "checkpoints/*/final.safetensors",
+        "sweeps/grid-*/sweep.json",
+    }
 
 
 def test_kills_at_boundaries_from_an_empty_storage_on_leave_the_undisturbed_ledger(campaign: Campaign) -> None:

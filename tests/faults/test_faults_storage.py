@@ -150,13 +150,13 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a torn sweep.json": lambda storage: truncate(newest(storage, "sweeps/*/sweep.json")),
 }
 MORE_DAMAGE: dict[str, Callable[[Path], object]] = {
-    "a torn checkpoint": lambda storage: truncate(newest(storage, "checkpoints/*/step-*.pt")),
+    "a torn checkpoint": lambda storage: truncate(newest(storage, "checkpoints/*/step-*.safetensors")),
     "a torn predictions part": lambda storage: truncate(newest(storage, "ledger/predictions/*.parquet")),
     "a torn attempts part": lambda storage: truncate(newest(storage, "ledger/attempts/*.parquet")),
     "a torn events part": lambda storage: truncate(newest(storage, "ledger/events/*.parquet")),
     "a torn plans part": lambda storage: truncate(newest(storage, "ledger/plans/*.parquet")),
     "a lost evaluations part": lambda storage: newest(storage, "ledger/evaluations/*.parquet").unlink(),
-    "deleted checkpoints": lambda storage: shutil.rmtree(newest(storage, "checkpoints/*/step-*.pt").parent),
+    "deleted checkpoints": lambda storage: shutil.rmtree(newest(storage, "checkpoints/*/step-*.safetensors").parent),
 }
 
 
@@ -207,7 +207,7 @@ def test_a_torn_part_of_an_unfinished_trial_costs_its_checkpoints_and_no_row(
 def wait_and_kill(driver: int, storage: Path) -> None:
     """Kills the driver once its second trial has a checkpoint."""
     deadline = time.monotonic() + 60
-    while not list(storage.glob("checkpoints/*/step-*.pt")) and time.monotonic() < deadline:
+    while not list(storage.glob("checkpoints/*/step-*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(driver, 9)
 

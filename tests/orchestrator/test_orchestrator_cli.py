@@ -85,10 +85,10 @@ BAD = {
     "a key inside a value": (BOTH, ["training=3", "training.epochs=1"], "training was set to 3 before"),
     "an encoder without weights": (BOTH, ["encoder={tmp}/weightless"], "holds weights"),
     "a storage that is a file": (BOTH, ["--storage", "{tmp}/notes.txt"], "notes.txt"),
-    "a remote storage": (
+    "a password in the storage": (
         {"squad": "embedded", "bioasq": "embedded"},
-        ["--storage", "s3://bucket"],
-        "must be a local or mounted path",
+        ["--storage", "s3://key:secret@bucket/folder"],
+        "must not have credentials before the bucket, where other processes and logs show them; write s3://bucket/folder,",
     ),
 }
 

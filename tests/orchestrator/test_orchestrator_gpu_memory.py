@@ -52,7 +52,7 @@ def test_what_is_measured_is_a_real_training_that_ends_before_any_evaluation(tri
     assert short.model == trial.config.model
     assert short.training.batch_size == trial.config.training.batch_size
     assert short.mixture.size <= trial.config.mixture.size
-    report = train_some(trial, tmp_path / "storage" / "prepared", "cpu", num_threads=1)
+    report = train_some(trial, tmp_path / "storage", "cpu", num_threads=1)
     assert report.step >= 1
     assert report.metrics["train_qa_loss"] is not None
     assert report.evaluations == ()
@@ -60,7 +60,7 @@ def test_what_is_measured_is_a_real_training_that_ends_before_any_evaluation(tri
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_trial_takes_some_of_the_gpu_and_not_all(trials: list[Trial], tmp_path: Path) -> None:
-    use = measure(trials, tmp_path / "storage" / "prepared", num_threads=1)
+    use = measure(trials, tmp_path / "storage", num_threads=1)
     assert 0 < use.peak_bytes < use.total_bytes
 
 

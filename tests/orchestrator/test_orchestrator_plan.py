@@ -131,15 +131,15 @@ def test_a_plan_is_not_resumed_on_other_data_or_another_version(tmp_path: Path, 
     shutil.copytree(next((tmp_path / "corpora").iterdir()), mine)
     domains = "domains={squad: {train: %s/squad_train.json}, bioasq: {train: %s/bioasq_train.csv}}" % (mine, mine)  # noqa: UP031
     plan = plan_grid(load_preset("embedded", [domains]), tmp_path)
-    check_current(plan)
+    check_current(plan, tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("trainables.distilbert.config.VERSION", 99)
         with pytest.raises(SweepError, match="planned with distilbert version 1, and this is version 99"):
-            check_current(plan)
+            check_current(plan, tmp_path)
     csv = mine / "bioasq_train.csv"
     csv.write_text(csv.read_text(encoding="utf-8") + "What?,<answer> a <context> a b\n", encoding="utf-8")
     with pytest.raises(SweepError, match="has changed since it was planned"):
-        check_current(plan)
+        check_current(plan, tmp_path)
 
 
 def test_changing_one_row_changes_every_key(tmp_path: Path) -> None:

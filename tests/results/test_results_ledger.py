@@ -289,7 +289,7 @@ def test_error_is_that_of_the_newest_failure(tmp_path: Path) -> None:
 def test_trial_that_is_tried_again_shows_its_newest_failure(tmp_path: Path) -> None:
     attempts = [
         {"status": "failed", "failure_class": "oom", "error_signature": "aa", "error_type": "MemoryError", "error": "first"},
-        {"status": "lost", "checkpoint": "checkpoints/x/step-00000007.pt"},
+        {"status": "lost", "checkpoint": "checkpoints/x/step-00000007.safetensors"},
     ]
     events = [
         {"status": "failed", "attempt": 1, "failure_class": "oom"},
@@ -297,7 +297,7 @@ def test_trial_that_is_tried_again_shows_its_newest_failure(tmp_path: Path) -> N
     ]
     trial = _trial(tmp_path, events, attempts)
     shown = [trial[name] for name in ("status", "failure_class", "error_type", "error_signature", "error", "checkpoint")]
-    assert shown == ["planned", "lost", "ActorDiedError", None, None, "checkpoints/x/step-00000007.pt"]
+    assert shown == ["planned", "lost", "ActorDiedError", None, None, "checkpoints/x/step-00000007.safetensors"]
 
 
 def test_what_the_worker_did_not_record_of_a_failure_comes_from_the_driver(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plans = [plan_row("exbert", share, "shuffled", 0, "grid-1") for share in (60, 80)]
     _freeze(storage, [_frozen(plan) for plan in plans])
     for plan in plans:
-        _add_columns(storage, plan["trial_key"], checkpoint=f"checkpoints/{plan['trial_key']}/final.pt")
+        _add_columns(storage, plan["trial_key"], checkpoint=f"checkpoints/{plan['trial_key']}/final.safetensors")
         (storage / f"checkpoints/{plan['trial_key']}").mkdir(parents=True)
-        (storage / f"checkpoints/{plan['trial_key']}/final.pt").write_bytes(b"weights")
+        (storage / f"checkpoints/{plan['trial_key']}/final.safetensors").write_bytes(b"weights")
     return storage
 
 
@@ -256,9 +256,9 @@ def test_a_domain_that_was_never_tested_is_missed(storage: Path) -> None:
 
 def test_checkpoints_of_steps_go_with_the_attempt_so_that_no_report_is_missing_later(storage: Path) -> None:
     _part(storage, "predictions").unlink()
-    (storage / f"checkpoints/{KEY}/step-00000500.pt").write_bytes(b"state")
-    assert f"quarantine/checkpoints/{KEY}/step-00000500.pt" in _repair(storage)
-    assert [path.name for path in (storage / f"checkpoints/{KEY}").iterdir()] == ["final.pt"]
+    (storage / f"checkpoints/{KEY}/step-00000500.safetensors").write_bytes(b"state")
+    assert f"quarantine/checkpoints/{KEY}/step-00000500.safetensors" in _repair(storage)
+    assert [path.name for path in (storage / f"checkpoints/{KEY}").iterdir()] == ["final.safetensors"]
 
 
 def test_trial_that_ran_again_after_a_repair_is_completed(storage: Path) -> None:
@@ -297,17 +297,17 @@ def test_report_of_a_step_before_the_checkpoint_is_told(storage: Path) -> None:
 
 @pytest.mark.parametrize(("status", "todo"), [("completed", "its scores stand"), ("lost", "the trial starts over")])
 def test_missing_checkpoint_is_told_with_what_follows(storage: Path, status: str, todo: str) -> None:
-    (storage / f"checkpoints/{KEY}/final.pt").unlink()
+    (storage / f"checkpoints/{KEY}/final.safetensors").unlink()
     _add_columns(storage, KEY, status=status)
     finding = next(finding for finding in _findings(storage) if finding.kind == "checkpoint missing")
-    assert finding.where == f"checkpoints/{KEY}/final.pt"
+    assert finding.where == f"checkpoints/{KEY}/final.safetensors"
     assert todo in finding.todo
 
 
 def test_checkpoint_that_a_newer_one_replaced_is_not_missed(storage: Path) -> None:
-    _add_columns(storage, KEY, checkpoint=f"checkpoints/{KEY}/step-00000100.pt")
+    _add_columns(storage, KEY, checkpoint=f"checkpoints/{KEY}/step-00000100.safetensors")
     assert _one(storage).kind == "checkpoint missing"
-    (storage / f"checkpoints/{KEY}/step-00000200.pt").write_bytes(b"state")
+    (storage / f"checkpoints/{KEY}/step-00000200.safetensors").write_bytes(b"state")
     assert _findings(storage) == []
 
 

@@ -77,7 +77,7 @@ class RecoveryContract(TrainableCase):
     ) -> None:
         list(self.reports(tiny, context))
         names = sorted(path.name for path in context.checkpoint_dir.iterdir())
-        assert names == ["final.pt", "step-00000003.pt", "step-00000005.pt"]
+        assert names == ["final.safetensors", "step-00000003.safetensors", "step-00000005.safetensors"]
         assert list(self.reports(tiny, context)) == whole[-1:]  # killed before it was recorded as complete
 
     def test_a_torn_newest_checkpoint_is_passed_over_with_one_warning(
@@ -85,13 +85,13 @@ class RecoveryContract(TrainableCase):
     ) -> None:
         warnings: list[str] = []
         self.until_interrupted(tiny, replace(context, stop_requested=at_request(4)))
-        torn = context.checkpoint_dir / "step-00000004.pt"
+        torn = context.checkpoint_dir / "step-00000004.safetensors"
         torn.write_bytes(torn.read_bytes()[:-1000])
         resumed = list(self.reports(tiny, replace(context, warn=warnings.append)))
         assert resumed == [report for report in whole if report.step > 3]
         (warning,) = warnings
-        assert "step-00000004.pt is torn" in warning
-        assert "going on from step-00000003.pt" in warning
+        assert "step-00000004.safetensors is torn" in warning
+        assert "going on from step-00000003.safetensors" in warning
 
     def test_a_disk_full_twice_holds_the_trial_up_and_changes_nothing(
         self, tiny: QAConfig, context: TrialContext, whole: list[Report]
@@ -121,7 +121,7 @@ class RecoveryContract(TrainableCase):
 
         with pytest.raises(OSError, match="No space left"):
             list(self.reports(tiny, replace(context, persist=only_once)))
-        assert [path.name for path in context.checkpoint_dir.iterdir()] == ["step-00000002.pt"]
+        assert [path.name for path in context.checkpoint_dir.iterdir()] == ["step-00000002.safetensors"]
         assert list(self.reports(tiny, context)) == whole[1:]
 
     def test_a_loss_that_is_not_a_number_ends_the_trial_at_its_step_without_a_checkpoint_of_it(

@@ -25,7 +25,9 @@ from trainables.data.sources import Role, canonical_digest, source_fingerprint, 
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.data.store import PreparedFile, open_file
 
-__all__ = ["PreparedData", "TrainingWindows", "open_prepared", "prepare"]
+__all__ = ["PreparedData", "TrainingWindows", "open_prepared", "prepare", "prepared_names"]
+
+_ROLES: tuple[Role, ...] = ("train", "test")
 
 # The modules that decide what stands in a prepared file.
 _LOADER_MODULES = ("align", "build", "columns", "formats", "loading", "rows", "splits", "store", "windows")
@@ -84,6 +86,16 @@ def prepare(data: DataSpec, *, max_length: int, stride: int, prepared_dir: Path)
         usable_rows(files)
 
 
+def prepared_names(data: DataSpec, *, max_length: int, stride: int) -> list[str]:
+    """The names of the folders that `prepare` makes in `prepared_dir`, which follow from their content.
+
+    Raises: DataError when a file is missing, or the hub cannot be asked and nothing pins a revision.
+    """
+    shelf = _Shelf(encoder=data.encoder, max_length=max_length, stride=stride, folder=Path())
+    sources = [(spec, role, getattr(spec, role)) for spec in data.domains.values() for role in _ROLES]
+    return list(dict.fromkeys(shelf.name(text, role, spec) for spec, role, text in sources if text is not None))
+
+
 def open_prepared(
     data: DataSpec,
     mixture: MixtureConfig,
@@ -120,7 +132,7 @@ class _Shelf:
 
     def file(self, text: str, role: Role, spec: DomainSpec) -> PreparedFile:
         """The prepared file of the rows that `text` names, built if it is not there yet."""
-        folder = self.folder / self._name(text, role, spec)
+        folder = self.folder / self.name(text, role, spec)
         if not folder.is_dir():
             from trainables.data.build import build_file  # imports transformers: only when there is something to build
 
@@ -129,7 +141,8 @@ class _Shelf:
         check_dropped(file.counts, spec.max_dropped_share, text)
         return file
 
-    def _name(self, text: str, role: Role, spec: DomainSpec) -> str:
+    def name(self, text: str, role: Role, spec: DomainSpec) -> str:
+        """The name of that file's folder."""
         identity = {
             "rows": source_fingerprint(text, role),
             "format": spec.format,
