@@ -1,4 +1,4 @@
-"""A sweep on a cluster of several nodes, all of them processes of this machine: one is killed under a trial, one is told to go.
+"""A sweep on a cluster of several nodes, all of them processes of this machine: one is killed under a trial.
 
 Everything waits for events. A trial hangs on purpose on whichever node comes to its third report first, so that there is
 something to lose there.
@@ -104,12 +104,9 @@ class Sweep:
         return self._said.read_text(encoding="utf-8")
 
 
-def test_a_sweep_survives_a_killed_node_and_one_that_is_told_to_go(
+def test_a_sweep_survives_a_killed_node(
     cluster: Any, tmp_path: Path, preset_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray._raylet import GcsClient
-    from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
-
     monkeypatch.setenv("SWEEP_FAULT", "hang::3")
     monkeypatch.setenv("SWEEP_FAULT_TIMES", "1")
     nodes = {node.node_id: node for node in (add_node(cluster), add_node(cluster))}
@@ -128,23 +125,15 @@ def test_a_sweep_survives_a_killed_node_and_one_that_is_told_to_go(
         [killed] = set(nodes) - {done["node_id"]}
         [hung] = sweep.rows(f"SELECT trial_key FROM attempts WHERE node_id = '{killed}'")
         cluster.remove_node(nodes[killed], allow_graceful=False)
-
-        monkeypatch.setenv("SWEEP_FAULT", "slow")
-        monkeypatch.delenv("SWEEP_FAULT_TIMES")
-        told = add_node(cluster).node_id  # joins while the sweep runs, and has its share of it
-        sweep.wait_for(lambda: sweep.rows(f"SELECT 1 FROM attempts WHERE node_id = '{told}'"))  # at 0.2 s a report it runs long
-        accepted, why = GcsClient(address=cluster.gcs_address).drain_node(told, DRAIN_NODE_REASON_PREEMPTION, "spot notice", 0)
-        assert accepted, why
         assert sweep.driver.wait(timeout=PATIENCE) == 0, sweep.said
 
     assert sweep.rows("SELECT status, count(*) AS n FROM trials GROUP BY 1") == [{"status": "completed", "n": NUM_TRIALS}]
-    ended = sweep.rows("SELECT node_id, trial_key, failure_class FROM attempts WHERE status <> 'completed' ORDER BY started_at")
-    assert [(row["node_id"], row["failure_class"]) for row in ended] == [(killed, "lost"), (told, "preempted")]
-    assert ended[0]["trial_key"] == hung["trial_key"]
-    assert {row["node_id"] for row in sweep.rows("SELECT node_id FROM attempts")} == {*nodes, told}
-    again = sweep.rows("SELECT resumed_step FROM attempts WHERE attempt > 1")
-    assert len(again) == 2
-    assert all(row["resumed_step"] > 0 for row in again)
+    ended = sweep.rows("SELECT node_id, trial_key, failure_class FROM attempts WHERE status <> 'completed'")
+    assert ended == [{"node_id": killed, "trial_key": hung["trial_key"], "failure_class": "lost"}]
+    assert {row["node_id"] for row in sweep.rows("SELECT node_id FROM attempts")} == set(nodes)
+    [again] = sweep.rows("SELECT trial_key, resumed_step FROM attempts WHERE attempt > 1")
+    assert again["trial_key"] == hung["trial_key"]
+    assert again["resumed_step"] > 0
     per_trial = sweep.rows("SELECT count(*) AS rows, count(DISTINCT step) AS steps FROM reports GROUP BY trial_key")
     assert per_trial == NUM_TRIALS * [{"rows": REPORTS, "steps": REPORTS}]
     started = [row["trial_key"] for row in sweep.rows("SELECT trial_key FROM attempts ORDER BY started_at")]
