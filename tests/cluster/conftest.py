@@ -1,6 +1,27 @@
-"""Clusters take minutes and need root: `make test-cluster` runs them, plain pytest does not."""
+"""Clusters take minutes and need root: `make test-cluster` runs them, plain pytest does not. All tests share one."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from golden import Golden
+from lan import SHARED, lacking
+from on_prem import OnPrem, on_prem
+
+NOTICED_SOON = (
+    "export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=2000"
+    " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3\n"
+)
+"""For the head: it gives a silent node up after some 20 s, not 63; with 1 s each, a busy machine lost its head."""
+
+GRID: dict[str, Any] = {
+    "orders": ["shuffled"],
+    "shares": [0, 40, 80],
+    "training": {"epochs": 24, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "recovery": {"checkpoint_seconds": 0, "max_retries": 0},  # a lost node that counted as a failure would fail its trial
+}
+"""Six trials of ten seconds or more."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -10,3 +31,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked_for = [item for item in items if item.get_closest_marker("cluster")]
     config.hook.pytest_deselected(items=asked_for)
     items[:] = [item for item in items if item not in asked_for]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[OnPrem]:
+    """Two workers and a head, before `ray up`."""
+    pytest.importorskip("aiohttp", reason="needs ray[default]: pip install '.[cluster]'")
+    if why := lacking():
+        pytest.skip(why)
+    with on_prem(num_workers=2) as made:
+        with (made.lan.head.root / ".bashrc").open("a", encoding="utf-8") as bashrc:
+            bashrc.write(NOTICED_SOON)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def grid(cluster: OnPrem, write_preset: Callable[..., Path]) -> str:
+    """The command, with a preset that all hosts see."""
+    write_preset(cluster.lan.shared, **GRID)
+    return f"python -m orchestrator.run grid --yes --preset {SHARED}/tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def golden(cluster: OnPrem, grid: str) -> Golden:
+    """The same grid, undisturbed, on the laptop without Ray."""
+    done = cluster.type(f"{grid} --backend inline --storage {SHARED}/golden", seconds=600)
+    assert done.returncode == 0, done.stdout
+    return Golden.of(cluster.lan.shared / "golden")
