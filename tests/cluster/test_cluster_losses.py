@@ -1,0 +1,102 @@
+"""Cables are cut; Ray, driver and head are killed: the same commands go on, and the ledger is that of an undisturbed grid.
+
+One story on one cluster, after that of test_cluster_lan.py and in this order; `ray down` ends it.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from golden import Golden
+from lan import SHARED, Host
+from on_prem import OnPrem, attempts, wait_until
+
+from results.ledger import Ledger
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # all takes minutes; a busy machine is no failure
+
+
+def begun_on(storage: Path, host: Host, since: int = 0) -> bool:
+    """True when a trial has been begun on the host, the first `since` attempts of the ledger not looked at."""
+    return any(row["host"] == host.name for row in attempts(storage)[since:])
+
+
+def reports(storage: Path) -> int:
+    """How many the ledger has."""
+    if not (storage / "ledger" / "reports").is_dir():
+        return 0
+    return int(Ledger(storage).sql("SELECT count(*) AS n FROM reports").to_pylist()[0]["n"])
+
+
+def lost(storage: Path) -> int:
+    """How many attempts the driver has seen end without a word."""
+    query = "SELECT count(*) AS n FROM events WHERE status = 'lost'"
+    return int(Ledger(storage).sql(query).to_pylist()[0]["n"]) if (storage / "ledger" / "events").is_dir() else 0
+
+
+def finish(cluster: OnPrem, command: str, name: str) -> None:
+    """Runs the command to its end, detached."""
+    cluster.submit(command, name)
+    wait_until(lambda: re.search("SUCCEEDED|FAILED", cluster.status(name)), 420, f"{name} has ended", every=5)
+    assert "SUCCEEDED" in cluster.status(name), cluster.log(name)
+
+
+def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluster: OnPrem, grid: str, golden: Golden) -> None:
+    first, second = cluster.lan.workers
+    storage = cluster.lan.shared / "sweeps"
+    command = f"{grid} --storage {SHARED}/sweeps"
+    told: dict[str, float] = {}
+
+    cluster.submit(command, "begun")
+    wait_until(
+        lambda: begun_on(storage, first) and begun_on(storage, second) and reports(storage) > 2, 240, "both workers train"
+    )
+
+    cluster.lan.cut(first)
+    told["cut: seen by the driver"] = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
+    before = len(attempts(storage))
+    cluster.lan.mend(first)
+    told["cut: trains again after mending"] = wait_until(lambda: begun_on(storage, first, before), 240, "it trains again")
+
+    raylets = [pid for pid, line in second.processes().items() if line.split()[0].endswith("/raylet")]
+    before = len(attempts(storage))
+    second.kill(*raylets)
+    told["raylet: seen by the driver"] = wait_until(lambda: lost(storage) == 2, 180, "the driver has lost the trial")
+    told["raylet: another attempt"] = wait_until(lambda: len(attempts(storage)) > before, 240, "a trial was begun after it")
+
+    drivers = cluster.driver()
+    assert drivers, cluster.log("begun")
+    cluster.lan.head.kill(*drivers)
+    wait_until(lambda: "FAILED" in cluster.status("begun"), 60, "the job is known to be dead", every=2)
+    finish(cluster, command, "resumed")
+
+    assert golden.differences(storage) == []
+    rows = attempts(storage)
+    assert {row["host"] for row in rows} == {first.name, second.name}
+    assert {row["failure_class"] for row in rows if row["status"] != "completed"} <= {"lost", "preempted", "storage"}
+    print(json.dumps(told))
+
+
+def test_when_the_head_dies_ray_up_and_the_same_command_finish_the_sweep(cluster: OnPrem, grid: str, golden: Golden) -> None:
+    storage = cluster.lan.shared / "headless"
+    command = f"{grid} --storage {SHARED}/headless"
+    cluster.submit(command, "before")
+    wait_until(lambda: reports(storage) > 4, 240, "the sweep has begun")
+    cluster.lan.head.kill(*cluster.lan.head.processes())
+    gone = wait_until(lambda: not cluster.ray_processes(), 240, "the workers have ended without their head")
+    assert golden.differences_of_part(storage) == []
+    up = cluster.up()
+    assert up.returncode == 0, up.stdout
+    assert cluster.wait(seconds=180).returncode == 0
+    finish(cluster, command, "after")
+    assert golden.differences(storage) == []
+    print(json.dumps({"head: workers gone after": gone}))
+
+
+def test_ray_down_leaves_nothing(cluster: OnPrem) -> None:
+    down = cluster.down()
+    assert down.returncode == 0, down.stdout
+    took = wait_until(lambda: not cluster.ray_processes(), 240, "no process of Ray is left on any node")
+    assert [node.listeners() for node in cluster.lan.nodes] == [[], [], []]
+    print(json.dumps({"down: nothing left after": took}))
