@@ -67,13 +67,15 @@ def largest_difference(way: Way, reference: Way, x_BTD: torch.Tensor) -> float:
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:
-    """Wall seconds, the GPU's included."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    """CPU seconds of all threads, which other work on the machine does not count in; on a GPU wall seconds until it is done."""
+    if device == "cpu":
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    torch.cuda.synchronize(device)
     began = time.perf_counter()
     work()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 
@@ -100,8 +102,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console(width=130)
-    title = f"Forward and backward, float32, {arguments.device}, median (least to most) of {arguments.repeats} passes"
-    shown = Table("size", "experts", "experts run", "ms", "package ÷ this", "largest difference", title=title)
+    spread_of = f"median (least to most) of {arguments.repeats} passes"
+    title = f"Forward and backward, float32, {arguments.device}, {arguments.threads} thread(s): {spread_of}"
+    shown = Table(
+        "size",
+        "experts",
+        "experts run",
+        "CPU ms" if arguments.device == "cpu" else "ms",
+        "package ÷ this",
+        "largest difference",
+        title=title,
+    )
     for name in arguments.sizes:
         for num_experts in arguments.experts:
             found = measure(SIZES[name], num_experts, arguments.device, arguments.repeats)

@@ -79,7 +79,7 @@ def route(gate: torch.nn.Module, x_BTD: torch.Tensor, mask_BT: torch.Tensor) -> 
 
 
 def _drawn(gate: torch.nn.Module, gate_BTK: torch.Tensor) -> torch.Tensor:
-    """Whether each choice is taken; the first always. Draws as many numbers as the package, which takes them in another order."""
+    """Whether each choice is taken; the first always. The package takes its draws in another order."""
     draw_KBT = torch.rand(gate_BTK.movedim(-1, 0).shape, device=gate_BTK.device, dtype=gate_BTK.dtype)
     taken_BTK = draw_KBT.movedim(0, -1) < gate_BTK / gate.threshold_train.clamp(min=gate.eps)
     first = torch.arange(gate_BTK.shape[-1], device=gate_BTK.device) == 0
