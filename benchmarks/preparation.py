@@ -25,7 +25,7 @@ _MB = 1_000_000
 _IN_CHILD = "--in-child"
 
 
-def prepare_once(rows: Path, prepared: Path) -> dict[str, float]:
+def prepare_once(rows: Path, prepared: Path, mixture_size: int) -> dict[str, float]:
     """Opens the data of a trial in this process: seconds of it, of its imports, memory, and what is mapped."""
     began = time.perf_counter()
     from trainables.config import MixtureConfig
@@ -36,7 +36,7 @@ def prepare_once(rows: Path, prepared: Path) -> dict[str, float]:
     imported = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = DataSpec(encoder=str(ENCODER_PATH), domains={"squad": DomainSpec(train=str(rows))})
-    mixture = MixtureConfig(size=4000, share=100)
+    mixture = MixtureConfig(size=mixture_size, share=100)
 
     def open_trial() -> float:
         started = time.perf_counter()
@@ -55,9 +55,9 @@ def prepare_once(rows: Path, prepared: Path) -> dict[str, float]:
     }
 
 
-def in_child(rows: Path, prepared: Path) -> dict[str, float]:
+def in_child(rows: Path, prepared: Path, mixture_size: int) -> dict[str, float]:
     """`prepare_once` in a fresh process."""
-    command = [sys.executable, __file__, _IN_CHILD, str(rows), str(prepared)]
+    command = [sys.executable, __file__, _IN_CHILD, str(rows), str(prepared), str(mixture_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
@@ -69,8 +69,9 @@ def measure(folder: Path, num_examples: int, repeats: int) -> Table:
     """The first time once, the second `repeats` times; the table."""
     rows, prepared = folder / "rows.jsonl", folder / "prepared"
     write_rows(rows, num_examples)
-    first = in_child(rows, prepared)
-    later = [in_child(rows, prepared) for _ in range(repeats)]
+    mixture_size = min(4000, num_examples // 200 * 100)
+    first = in_child(rows, prepared, mixture_size)
+    later = [in_child(rows, prepared, mixture_size) for _ in range(repeats)]
     second = {name: median(each[name] for each in later) for name in first}
     size = sum(path.stat().st_size for path in prepared.rglob("*") if path.is_file()) / _MB
     title = f"{num_examples:,} examples, {rows.stat().st_size / _MB:.0f} MB of rows, {size:.0f} MB prepared"
@@ -87,7 +88,7 @@ def measure(folder: Path, num_examples: int, repeats: int) -> Table:
 def main() -> None:
     """Measures, and prints a table."""
     if sys.argv[1:2] == [_IN_CHILD]:
-        print(json.dumps(prepare_once(Path(sys.argv[2]), Path(sys.argv[3]))))
+        print(json.dumps(prepare_once(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=90_000)
