@@ -16,11 +16,11 @@ TINY = {
         *("--width", "64", "--blocks", "1", "--experts", "4", "--max-length", "32", "--batch-size", "2", "--steps", "2"),
         *("--models", "exbert", "--threads", "1"),
     ],
-}  # fmt: skip
+}
 SAYS = {"evaluation": "all predictions equal", "moe": "in slots", "preparation": "features mapped", "training": "ours"}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ["evaluation", "moe", "preparation", pytest.param("training", marks=pytest.mark.slow)])
 def test_a_benchmark_runs_and_finds_what_it_compares_equal(name: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *TINY[name]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
