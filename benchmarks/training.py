@@ -4,7 +4,8 @@
 
 DistilBERT-base (6 blocks) and ExBERT (16 experts) with random weights, windows of SQuAD's lengths up to 384 tokens, batches of
 16. All read the same windows in the same order and without dropout, so that the losses of every step can be compared. The
-defaults pad every window to 384 as the question-answering example does; the best settings pad to the longest of a batch and use
+defaults pad every window to 384 as the question-answering example does (padding is in its loss, which therefore differs); the
+best settings pad to the longest of a batch and use
 the fused optimiser and, on a GPU, bfloat16. Goal: 1.5 times the examples a second of the best settings on a GPU, equal losses.
 """
 
@@ -202,7 +203,7 @@ def measure(kind: str, sizes: Sizes, device: str, warm_up: int, tolerance: float
     rows = []
     for name, run in sides.items():
         gap = max(abs(mine - theirs) for mine, theirs in zip(run.losses, best.losses, strict=True))
-        if device == "cpu" and gap > tolerance:  # in bfloat16 roundings differ by what sits in a batch
+        if name == "ours" and device == "cpu" and gap > tolerance:  # on a GPU bfloat16 rounds in other places
             raise SystemExit(f"{kind}: losses of {name} differ by {gap:.1e} from those of Trainer, allowed is {tolerance:.0e}")
         per_second = [sizes.batch_size / seconds for seconds in run.seconds[warm_up:]]
         ratios = [theirs / mine for theirs, mine in zip(best.seconds[warm_up:], run.seconds[warm_up:], strict=True)]
