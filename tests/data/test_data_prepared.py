@@ -73,6 +73,23 @@ def test_parts_share_no_context_and_hold_every_row(data: DataSpec, tmp_path: Pat
     assert sorted(np.concatenate(every).tolist()) == list(range(prepared.pool.num_examples))
 
 
+def test_mixtures_that_split_alike_share_what_is_opened_and_others_do_not(data: DataSpec, tmp_path: Path) -> None:
+    first = _open(data, tmp_path / "prepared")
+    again = _open(data, tmp_path / "prepared", MIXTURE.model_copy(update={"share": 20, "order": "shuffled"}))
+    assert again is first
+    others = [
+        _open(data, tmp_path / "prepared", MIXTURE.model_copy(update={"seed": 1})),
+        _open(data, tmp_path / "prepared", MIXTURE.model_copy(update={"validation_share": 0.4})),
+        _open(data, tmp_path / "prepared", validation_examples=2),
+        _open(data, tmp_path / "prepared", test_examples=2),
+        _open(data, tmp_path / "prepared", stride=5),
+    ]
+    for other in others:
+        parts = zip(first.domains.values(), other.domains.values(), strict=True)
+        same = all(np.array_equal(one.split(name), two.split(name)) for one, two in parts for name in one.parts)
+        assert not same or other.pool.num_windows != first.pool.num_windows
+
+
 def test_arrays_are_mapped_not_read(data: DataSpec, tmp_path: Path) -> None:
     prepared = _open(data, tmp_path / "prepared")
     array: Any = prepared.pool.input_ids(0)

@@ -58,3 +58,12 @@ def test_scores_are_ordered_as_their_definitions_are(prediction: str, golds: lis
     assert 0.0 <= scores.f1 <= 1.0
     if scores.em and normalise(prediction):
         assert scores.f1 == 1.0
+
+
+@given(st.text(alphabet="aA the.,B1", max_size=12), st.lists(st.text(alphabet="aA the.,B1", max_size=12), max_size=3))
+def test_all_scores_at_once_equal_each_by_itself(prediction: str, golds: list[str]) -> None:
+    scores = score_answer(prediction, golds)
+    assert scores.em == exact_match(prediction, golds)
+    assert scores.f1 == f1(prediction, golds)
+    assert scores.em_raw == em_raw(prediction, golds)
+    assert scores.contains_gold == contains_gold(prediction, golds)

@@ -44,6 +44,66 @@ def test_training_equals_the_package_on_sequences_without_padding(num_experts: i
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
+def passes(layer: ExactMoE, way: str, x_BTD: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Output, auxiliary loss and all gradients of a training pass whose experts are run in the given way."""
+    layer.zero_grad()
+    layer._mix = getattr(layer, way)  # type: ignore[method-assign]
+    inputs = x_BTD.clone().requires_grad_()
+    torch.manual_seed(7)
+    result = layer(inputs)
+    (result.outputs.square().sum() + result.total_aux_loss.sum()).backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+    return result.outputs, result.total_aux_loss, inputs.grad, *(p.grad.clone() for p in layer.parameters())
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    num_experts=st.sampled_from([2, 5, 16]),
+    capacity=st.sampled_from([0.5, 1.0, 1.25, 4.0]),
+    threshold=st.sampled_from([1e-9, 0.2, 1.0]),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    sharpness=st.sampled_from([0.0, 1.0, 20.0]),
+)
+def test_experts_in_slots_equal_experts_one_by_one(
+    num_experts: int, capacity: float, threshold: float, lengths: list[int], sharpness: float
+) -> None:
+    layer = a_layer(ExactMoE, num_experts, capacity_factor_train=capacity, threshold_train=threshold)
+    with torch.no_grad():
+        layer.gate.to_gates.weight.mul_(sharpness)  # from all tokens at one expert to all over the place
+    total = max(lengths) + 3
+    with_mask(layer, torch.arange(total).expand(len(lengths), total) < torch.tensor(lengths)[:, None])
+    x_BTD = torch.randn(len(lengths), total, DIM, generator=torch.Generator().manual_seed(sum(lengths)))
+    simple, slots = (passes(layer, way, x_BTD) for way in ("_mix_one_by_one", "_mix_in_slots"))
+    for found, expected in zip(slots, simple, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_experts", [4, 16])
+def test_slots_equal_the_package_where_no_draw_matters(num_experts: int) -> None:
+    given = {"threshold_train": 1e-9, "capacity_factor_train": 1.0}
+    library, exact = a_layer(MoE, num_experts, **given), a_layer(ExactMoE, num_experts, **given)
+    assert list(exact.state_dict()) == list(library.state_dict())
+    library.load_state_dict(exact.state_dict())
+    x_BTD = torch.randn(3, 40, DIM)
+    outputs, aux, *grads = passes(exact, "_mix_in_slots", x_BTD)
+    inputs = x_BTD.clone().requires_grad_()
+    result = library(inputs)
+    (result.outputs.square().sum() + result.total_aux_loss.sum()).backward()
+    torch.testing.assert_close(outputs, result.outputs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(aux, result.total_aux_loss, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(grads, [inputs.grad, *(p.grad for p in library.parameters())], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_slots_are_left_where_they_would_be_many_or_experts_drop_out() -> None:
+    x_BTD = torch.randn(2, 40, DIM)
+    assert a_layer(ExactMoE, 4)._fits_slots(x_BTD)
+    assert not a_layer(ExactMoE, 16, capacity_factor_train=8.0)._fits_slots(x_BTD)
+    layer = a_layer(ExactMoE, 4)
+    layer.experts.experts[0].net.insert(2, torch.nn.Dropout(0.1))
+    assert not layer._fits_slots(x_BTD)
+
+
 @settings(max_examples=30, deadline=None)
 @given(length=st.integers(1, 30), padding=st.integers(0, 30), others=st.integers(0, 3), seed=st.integers(0, 10))
 def test_an_output_in_evaluation_depends_on_its_own_tokens_alone(length: int, padding: int, others: int, seed: int) -> None:

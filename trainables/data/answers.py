@@ -16,7 +16,7 @@ from trainables.data.pool import WindowPool
 
 __all__ = ["Spans", "best_answers", "best_spans", "decode"]
 
-_NONE = -np.inf
+_NONE = np.float32(-np.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +73,39 @@ def best_spans(
     """The best span of each window: start and end among the `n_best` of the window's tokens, both in the context, end not
     before start, at most `max_answer_tokens` long.
 
-    Logits (B, T), the rest (B,). Equal scores: the earlier start, then the earlier end. Logits of padding (at or past
-    `lengths`) do not count, unlike in the example, so that a batch's padding changes nothing; nor do logits that are NaN.
+    Logits (B, T) float32, the rest (B,). Equal scores: the earlier start, then the earlier end. Logits of padding (at or past
+    `lengths`) do not count, unlike in the example, so that a batch's padding changes nothing; nor do infinities and NaN.
     """
     is_token = np.arange(start_logits.shape[1]) < lengths[:, None]
     starts, start_scores = _candidates(start_logits, is_token, n_best)
     ends, end_scores = _candidates(end_logits, is_token, n_best)
-    first, last = starts[:, :, None], ends[:, None, :]
-    begin, end = context_begin[:, None, None], context_end[:, None, None]
-    valid = (first >= begin) & (last < end) & (last >= first) & (last - first < max_answer_tokens)
-    scores = np.where(valid, start_scores[:, :, None] + end_scores[:, None, :], _NONE)
-    best = scores.max(axis=(1, 2))
-    place = np.where(valid & (scores == best[:, None, None]), first * start_logits.shape[1] + last, np.iinfo(np.int64).max)
-    place = np.where(np.isfinite(best), place.min(axis=(1, 2)), 0)
-    return Spans(scores=best, starts=place // start_logits.shape[1], ends=place % start_logits.shape[1])
+    # The last end is not before the start, so one bound each is enough.
+    start_scores = np.where(starts >= context_begin[:, None], start_scores, _NONE)
+    end_scores = np.where(ends < context_end[:, None], end_scores, _NONE)
+    scores = start_scores[:, :, None] + end_scores[:, None, :]
+    gaps = (ends[:, None, :] - starts[:, :, None]).view(np.uint64)  # an end before its start becomes a huge number
+    scores[gaps >= max_answer_tokens] = _NONE
+    flat = scores.reshape(len(scores), -1)
+    best = flat.argmax(axis=1)  # the first of equals, and candidates stand in the order of tokens
+    rows = np.arange(len(flat))
+    start, end = np.divmod(best, ends.shape[1])
+    return Spans(scores=flat[rows, best], starts=starts[rows, start], ends=ends[rows, end])
 
 
 def _candidates(logits: np.ndarray, is_token: np.ndarray, n_best: int) -> tuple[np.ndarray, np.ndarray]:
-    masked = np.where(is_token & ~np.isnan(logits), logits, logits.dtype.type(_NONE))
-    order = np.argsort(-masked, axis=1, kind="stable")[:, :n_best]
-    return order, np.take_along_axis(masked, order, axis=1)
+    """The `n_best` tokens of each row, the earlier one of equals, in the order of tokens, and their logits.
+
+    Whole numbers that order as (logit descending, token ascending) are all different, so that they can be partitioned, which
+    takes a fraction of a stable sort's time.
+    """
+    masked = np.where(is_token & np.isfinite(logits), logits, _NONE) + np.float32(0.0)  # no -0.0
+    bits = masked.view(np.int32)
+    descending = ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))  # IEEE 754: negative numbers' bits order backwards
+    keys = (descending.astype(np.int64) << 32) | np.arange(logits.shape[1])
+    if n_best < keys.shape[1]:
+        keys = np.partition(keys, n_best - 1, axis=1)[:, :n_best]
+    tokens = np.sort(keys & 0xFFFFFFFF, axis=1)
+    return tokens, np.take_along_axis(masked, tokens, axis=1)
 
 
 def best_answers(spans: Spans, pool: WindowPool, windows: np.ndarray, examples: np.ndarray) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -111,12 +111,21 @@ def open_prepared(
     `validation_examples` and `test_examples` keep the first so many per domain in a seeded order; None keeps all.
     Raises: DataError as `prepare`, or when a domain has too few groups to split.
     """
-    files = _all_files(data, max_length, stride, prepared_dir)
+    files = tuple(_all_files(data, max_length, stride, prepared_dir))
+    splits = MixtureConfig(seed=mixture.seed, validation_share=mixture.validation_share, test_share=mixture.test_share)
+    return _opened(files, splits, validation_examples, test_examples)
+
+
+@lru_cache(maxsize=4)
+def _opened(
+    files: tuple[DomainFiles, ...], splits: MixtureConfig, validation_examples: int | None, test_examples: int | None
+) -> PreparedData:
+    """Split and counted once a process for all trials that split alike: a grid's mixtures differ in share and order alone."""
     pool = WindowPool([opened for domain in files for opened in domain.opened])
     limits: dict[Part, int | None] = {"train": None, "validation": validation_examples, "test": test_examples}
     domains, first_file = {}, 0
     for domain in files:
-        domains[domain.name] = open_domain(domain, pool, first_file, mixture, limits)
+        domains[domain.name] = open_domain(domain, pool, first_file, splits, limits)
         first_file += len(domain.opened)
     return PreparedData(pool=pool, domains=domains, pad_id=files[0].train.pad_id)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,12 +27,14 @@ class AnswerScores:
 
 
 def score_answer(prediction: str, golds: Sequence[str]) -> AnswerScores:
-    """All scores of `prediction`, each the maximum over `golds`."""
+    """All scores of `prediction`, each the maximum over `golds`; as the functions below give, but each text normalised once."""
+    normalised, gold_texts = normalise(prediction), [normalise(gold) for gold in golds]
+    words, padded = normalised.split(), f" {normalised} "
     return AnswerScores(
-        em=exact_match(prediction, golds),
-        f1=f1(prediction, golds),
+        em=float(normalised in gold_texts),
+        f1=max((1.0 if gold == normalised != "" else _token_f1(words, gold.split()) for gold in gold_texts), default=0.0),
         em_raw=em_raw(prediction, golds),
-        contains_gold=contains_gold(prediction, golds),
+        contains_gold=float(any(f" {gold} " in padded if gold else not normalised for gold in gold_texts)),
     )
 
 
@@ -67,7 +68,7 @@ def contains_gold(prediction: str, golds: Sequence[str]) -> float:
 
 
 def _token_f1(prediction: list[str], gold: list[str]) -> float:
-    shared = sum((Counter(prediction) & Counter(gold)).values())
+    shared = sum(min(prediction.count(word), gold.count(word)) for word in set(gold))
     if shared == 0:
         return 0.0
     precision, recall = shared / len(prediction), shared / len(gold)

@@ -36,9 +36,9 @@ EXAMPLES_SCHEMA = pa.schema(
 _EXAMPLES, _COUNTS = "examples.arrow", "counts.json"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedFile:
-    """An opened prepared file; arrays and table read from the mapped pages, nothing is copied."""
+    """An opened prepared file; arrays and table read from the mapped pages, nothing is copied. Equal is only the same one."""
 
     windows: WindowArrays
     examples: pa.Table

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, Expert, MixtureOfExpertsReturn, MoE
 
+from trainables.models.expert_slots import mix_in_slots
+
 __all__ = ["DenseBlock", "ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "num_active", "route"]
 
 
@@ -26,6 +28,7 @@ class Routing(NamedTuple):
     gate_BTK: torch.Tensor  # normalised over K
     wanted_BTK: torch.Tensor  # bool: chosen, before capacity
     kept_BTK: torch.Tensor  # bool: chosen and within capacity
+    place_BTK: torch.Tensor | None  # int64: how many tokens of its sequence the expert had taken before; evaluation: None
     probability_BTE: torch.Tensor  # softmax over experts
     balance_loss: torch.Tensor
     router_z_loss: torch.Tensor
@@ -65,18 +68,18 @@ def route(gate: torch.nn.Module, x_BTD: torch.Tensor, mask_BT: torch.Tensor) -> 
     top = probability_BTE.topk(gate.top_n, dim=-1)
     gate_BTK = top.values / top.values.sum(dim=-1, keepdim=True).clamp(min=gate.eps)
     wanted_BTK = mask_BT[..., None].expand_as(gate_BTK)
-    kept_BTK = wanted_BTK
+    kept_BTK, place_BTK = wanted_BTK, None
     balance_loss = router_z_loss = logits_BTE.new_zeros(())
     if gate.training:
         wanted_BTK = wanted_BTK & _drawn(gate, gate_BTK)
-        kept_BTK = _within_capacity(gate, top.indices, wanted_BTK, mask_BT.sum(dim=1))
+        kept_BTK, place_BTK = _within_capacity(gate, top.indices, wanted_BTK, mask_BT.sum(dim=1))
         balance_loss = _balance_loss(top.indices[..., 0], kept_BTK[..., 0], probability_BTE, mask_BT)
         router_z_loss = logits_BTE.logsumexp(dim=-1)[mask_BT].square().mean()
-    return Routing(top.indices, gate_BTK, wanted_BTK, kept_BTK, probability_BTE, balance_loss, router_z_loss)
+    return Routing(top.indices, gate_BTK, wanted_BTK, kept_BTK, place_BTK, probability_BTE, balance_loss, router_z_loss)
 
 
 def _drawn(gate: torch.nn.Module, gate_BTK: torch.Tensor) -> torch.Tensor:
-    """Whether each choice is taken; the first always. Draws in the package's order (K, B, T), so that seeds agree."""
+    """Whether each choice is taken; the first always. The package takes its draws in another order."""
     draw_KBT = torch.rand(gate_BTK.movedim(-1, 0).shape, device=gate_BTK.device, dtype=gate_BTK.dtype)
     taken_BTK = draw_KBT.movedim(0, -1) < gate_BTK / gate.threshold_train.clamp(min=gate.eps)
     first = torch.arange(gate_BTK.shape[-1], device=gate_BTK.device) == 0
@@ -85,19 +88,29 @@ def _drawn(gate: torch.nn.Module, gate_BTK: torch.Tensor) -> torch.Tensor:
 
 def _within_capacity(
     gate: torch.nn.Module, expert_BTK: torch.Tensor, wanted_BTK: torch.Tensor, length_B: torch.Tensor
-) -> torch.Tensor:
-    """First choices fill an expert before second ones, earlier tokens before later ones."""
-    capacity_B = torch.minimum(length_B, (length_B * gate.capacity_factor_train / gate.num_gates).long())
-    capacity_B11 = capacity_B.clamp(min=MIN_EXPERT_CAPACITY)[:, None, None]
-    used_B1E = torch.zeros(expert_BTK.shape[0], 1, gate.num_gates, dtype=torch.long, device=expert_BTK.device)
-    kept = []
-    for k in range(expert_BTK.shape[-1]):
-        asked_BTE = F.one_hot(expert_BTK[..., k], gate.num_gates) * wanted_BTK[..., k, None]
-        position_BTE = asked_BTE.cumsum(dim=1) - asked_BTE + used_B1E
-        kept_BTE = asked_BTE * (position_BTE < capacity_B11)
-        used_B1E = used_B1E + kept_BTE.sum(dim=1, keepdim=True)
-        kept.append(kept_BTE.any(dim=-1))
-    return torch.stack(kept, dim=-1)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which choices find room, and each one's place in its expert, from 0.
+
+    First choices fill an expert before second ones, earlier tokens before later ones.
+    """
+    capacity_B1 = _capacity(gate, length_B)[:, None]
+    used_BE = torch.zeros(expert_BTK.shape[0], gate.num_gates, dtype=torch.long, device=expert_BTK.device)
+    kept, places = [], []
+    for expert_BT1, wanted_BT1 in zip(expert_BTK.split(1, dim=-1), wanted_BTK.split(1, dim=-1), strict=True):
+        asked_BTE = torch.zeros(*expert_BT1.shape[:2], gate.num_gates, dtype=torch.int32, device=expert_BTK.device)
+        asked_BTE.scatter_(2, expert_BT1, wanted_BT1.int())
+        place_BTE = asked_BTE.cumsum(dim=1) - asked_BTE + used_BE[:, None]
+        place_BT = place_BTE.gather(2, expert_BT1).squeeze(-1)
+        kept.append(wanted_BT1.squeeze(-1) & (place_BT < capacity_B1))
+        places.append(place_BT)
+        used_BE = torch.minimum(used_BE + asked_BTE.sum(dim=1), capacity_B1)
+    return torch.stack(kept, dim=-1), torch.stack(places, dim=-1)
+
+
+def _capacity(gate: torch.nn.Module, length: torch.Tensor) -> torch.Tensor:
+    """Tokens of a sequence that an expert takes in training; `length` counts the real ones."""
+    room = (length * gate.capacity_factor_train / gate.num_gates).long()
+    return torch.minimum(length, room).clamp(min=MIN_EXPERT_CAPACITY)
 
 
 def _balance_loss(
@@ -153,7 +166,33 @@ class ExactMoE(_CountedMoE):
         return MixtureOfExpertsReturn(self._mix(x, routing), aux, routing.balance_loss, routing.router_z_loss)
 
     def _mix(self, x_BTD: torch.Tensor, routing: Routing) -> torch.Tensor:
-        """Gate-weighted sum of the experts' outputs, each expert run once over its own tokens."""
+        """Gate-weighted sum of the experts' outputs."""
+        if routing.place_BTK is None or x_BTD.device.type == "cpu" or not self._fits_slots(x_BTD):
+            return self._mix_one_by_one(x_BTD, routing)
+        return self._mix_in_slots(x_BTD, routing)
+
+    def _fits_slots(self, x_BTD: torch.Tensor) -> bool:
+        """Whether slots are at most twice as many as tokens' choices, and experts draw no dropout, each in its turn."""
+        num_slots = self.num_experts * self._slots_per_sequence(x_BTD)
+        return num_slots <= 2 * self.gate.top_n * x_BTD.shape[1] and all(len(e.net) == 3 for e in self.experts.experts)
+
+    def _slots_per_sequence(self, x_BTD: torch.Tensor) -> int:
+        """Of an expert: its capacity for a sequence without padding, since none has more."""
+        return int(_capacity(self.gate, torch.tensor(x_BTD.shape[1])))
+
+    def _mix_in_slots(self, x_BTD: torch.Tensor, routing: Routing) -> torch.Tensor:
+        """All experts at once, empty slots included: no number that the CPU would have to wait for."""
+        assert routing.place_BTK is not None
+        room = self._slots_per_sequence(x_BTD)
+        num_sequences = len(x_BTD)
+        first_slot_B11 = torch.arange(num_sequences, device=x_BTD.device)[:, None, None] * room
+        slot_BTK = routing.expert_BTK * (num_sequences * room) + first_slot_B11 + routing.place_BTK
+        num_slots = self.num_experts * num_sequences * room
+        slot_BTK = slot_BTK.masked_fill(~routing.kept_BTK, num_slots)
+        return mix_in_slots(self.experts.experts, x_BTD, routing.gate_BTK, slot_BTK, num_slots)
+
+    def _mix_one_by_one(self, x_BTD: torch.Tensor, routing: Routing) -> torch.Tensor:
+        """Each expert over its own tokens, as many as there are: on a CPU nothing is faster (benchmarks/moe.py)."""
         num_choices = routing.expert_BTK.shape[-1]
         pair_P = routing.kept_BTK.flatten().nonzero().squeeze(1)
         pair_P = pair_P[routing.expert_BTK.flatten()[pair_P].argsort(stable=True)]

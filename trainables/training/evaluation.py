@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
-from itertools import starmap
 
 import numpy as np
 import torch
@@ -16,7 +14,6 @@ from torch import nn
 from trainables.config import EvaluationConfig
 from trainables.contract import Evaluation, ExpertLoad, Prediction
 from trainables.data.answers import Spans, best_answers, best_spans
-from trainables.data.pool import Example
 from trainables.data.scores import AnswerScores, score_answer
 from trainables.models.experts import ExpertTally
 from trainables.training.task import HeldOut, Task
@@ -25,6 +22,9 @@ __all__ = ["Measured", "evaluate", "mixture_loss"]
 
 _WINDOWS_PER_BATCH = {"cpu": 16, "cuda": 128}
 """On a CPU larger batches are no faster and take memory; on a GPU they are."""
+
+_WINDOWS_PER_DECODING = 512
+"""With fewer, numpy's calls cost more than their work (benchmarks/evaluation.py), and waits for the GPU more often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +49,23 @@ def evaluate(
     spans: list[Spans] = []
     total_loss = 0.0
     batch_size = _WINDOWS_PER_BATCH[torch.device(device).type]
-    for begin in range(0, len(windows), batch_size):
-        chosen = windows[begin : begin + batch_size]
-        with autocast():
-            start_logits, end_logits, loss = _logits(model, task, chosen, device)
+    for begin in range(0, len(windows), _WINDOWS_PER_DECODING):
+        chosen = windows[begin : begin + _WINDOWS_PER_DECODING]
+        parts = []
+        for batch in np.split(chosen, range(batch_size, len(chosen), batch_size)):
+            with autocast():
+                parts.append(_logits(model, task, batch, device))
+        start_logits, end_logits = (_joined([part[which] for part in parts]) for which in (0, 1))
         spans.append(_best_spans(task, chosen, start_logits, end_logits))
-        total_loss += loss
+        for _, _, loss in parts:  # one after another, so that the sum has the same bits whatever is decoded together
+            total_loss += float(loss)
     answers = best_answers(Spans.joined(spans), task.pool, windows, held_out.examples)
-    examples = [task.pool.example(int(index)) for index in held_out.examples]
-    scored = [score_answer(text, example.gold) for (text, _), example in zip(answers, examples, strict=True)]
+    golds = task.pool.column("gold", held_out.examples)
+    scored = [score_answer(text, gold) for (text, _), gold in zip(answers, golds, strict=True)]
     return Measured(
         evaluation=_summary(held_out, total_loss / len(windows), answers, scored),
         expert_loads=tuple(load for layer, moe in enumerate(routed) for load in _expert_loads(moe.tally, held_out, layer)),
-        predictions=tuple(
-            starmap(partial(_prediction, held_out.domain), zip(examples, held_out.group_ids, answers, scored, strict=True))
-        ),
+        predictions=tuple(_predictions(task, held_out, answers, golds, scored)),
     )
 
 
@@ -76,8 +78,8 @@ def mixture_loss(evaluations: Sequence[Evaluation], share: int) -> float:
     return (share * first + (100 - share) * second) / 100
 
 
-def _logits(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """Start and end logits (B, T) float32 and the summed loss of the windows, nats."""
+def _logits(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Start and end logits (B, T) float32 and the summed loss of the windows (scalar), nats, where the model is."""
     batch = task.tensors(windows, device)
     golds = batch.pop("start_positions"), batch.pop("end_positions")
     output = model(**batch)
@@ -85,7 +87,7 @@ def _logits(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> t
     # Padding must not take probability, or a window's loss would depend on its batch.
     masked = [part.masked_fill(batch["attention_mask"] == 0, -torch.inf) for part in logits]
     loss = sum(F.cross_entropy(part, gold, reduction="sum") for part, gold in zip(masked, golds, strict=True)) / 2
-    return logits[0].cpu().numpy(), logits[1].cpu().numpy(), float(loss)
+    return logits[0], logits[1], loss
 
 
 def _best_spans(task: Task, windows: np.ndarray, start_logits: np.ndarray, end_logits: np.ndarray) -> Spans:
@@ -101,18 +103,34 @@ def _best_spans(task: Task, windows: np.ndarray, start_logits: np.ndarray, end_l
     )
 
 
-def _prediction(domain: str, example: Example, group_id: str, answer: tuple[str, float], scores: AnswerScores) -> Prediction:
-    return Prediction(
-        domain=domain,
-        example_id=example.id,
-        group_id=group_id,
-        question=example.question,
-        gold=example.gold,
-        prediction=answer[0],
-        score=answer[1],
-        em=scores.em,
-        f1=scores.f1,
-    )
+def _joined(parts: Sequence[torch.Tensor]) -> np.ndarray:
+    """Batches of logits (B, T) of different T as one array; what is added at the right is padding, and never read."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in parts]).cpu().numpy()
+
+
+def _predictions(
+    task: Task,
+    held_out: HeldOut,
+    answers: Sequence[tuple[str, float]],
+    golds: Sequence[Sequence[str]],
+    scored: Sequence[AnswerScores],
+) -> Iterator[Prediction]:
+    ids, questions = (task.pool.column(name, held_out.examples) for name in ("id", "question"))
+    for example_id, group_id, question, gold, (text, score), scores in zip(
+        ids, held_out.group_ids, questions, golds, answers, scored, strict=True
+    ):
+        yield Prediction(
+            domain=held_out.domain,
+            example_id=example_id,
+            group_id=group_id,
+            question=question,
+            gold=tuple(gold),
+            prediction=text,
+            score=score,
+            em=scores.em,
+            f1=scores.f1,
+        )
 
 
 def _summary(
