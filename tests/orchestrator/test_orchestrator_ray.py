@@ -101,6 +101,7 @@ def test_ray_leaves_the_ledger_of_the_plain_loop_and_a_second_run_runs_nothing(
     assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
 
 
+@pytest.mark.slow
 def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete(
     tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:
@@ -173,6 +174,7 @@ def test_two_sweeps_at_once_run_a_trial_that_they_share_once(tmp_path: Path, pre
     assert Ledger(storage).sql("SELECT max(attempt) AS n, count(*) AS rows FROM attempts").to_pylist() == [{"n": 1, "rows": 8}]
 
 
+@pytest.mark.slow
 def test_a_trial_that_asks_for_more_than_there_is_is_refused_before_it_waits(
     tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:
