@@ -170,7 +170,8 @@ app({arguments!r}, standalone_mode=False)
 )
 def test_command_needs_nothing_outside_the_extra(complete: Path, tmp_path: Path, arguments: list[str]) -> None:
     """With every package hidden that is installed here and no dependency of the extra."""
-    heavy = {"torch", "ray", "transformers", "datasets", "numpy", "pandas", "scipy", "psutil", *ONLY_FOR_EXPORTS, *ONLY_FOR_OBJECT_STORES}
+    heavy = {"torch", "ray", "transformers", "datasets", "numpy", "pandas", "scipy", "psutil"}
+    heavy |= ONLY_FOR_EXPORTS | ONLY_FOR_OBJECT_STORES
     needed = _closure({"altair", "duckdb", "jinja2", "pandas", "pyarrow", "scipy", "statsmodels", "vl-convert-python"})
     filled = [argument.replace("{out}", str(tmp_path)) for argument in arguments]
     _run(BLOCKED.format(blocked=heavy - needed, arguments=[*filled, "--storage", str(complete)]))
