@@ -145,11 +145,11 @@ def test_a_sweep_stops_at_its_number_of_trials_and_goes_on_with_a_larger_one(
 def test_a_sweep_stops_at_its_hours_with_checkpoints_and_goes_on_with_more(
     run: Run, faulty: Faulty, storage: Path, campaign: Campaign
 ) -> None:
-    stopped = run("--max-hours", "0.0008", environment=faulty("slow"))
+    stopped = run("--max-hours", "0.0014", environment=faulty("crawl"))
     assert stopped.status == 0
-    assert "budget (--max-hours 0.0008)" in stopped.stderr
-    assert trials(storage, "stop_reason", "status = 'stopped'") == [("budget (--max-hours 0.0008)",)]
-    nothing = run("--max-hours", "0.0008")  # all runs count
+    assert "budget (--max-hours 0.0014)" in stopped.stderr
+    assert trials(storage, "stop_reason", "status = 'stopped'") == [("budget (--max-hours 0.0014)",)]
+    nothing = run("--max-hours", "0.0014")  # all runs count
     assert ": started" not in nothing.stderr
     assert run("--max-hours", "1").status == 0
     assert campaign.golden.differences(storage) == []

@@ -6,7 +6,7 @@
         raise     raises a RuntimeError whose message is another each time
         memory    takes memory without end, 64 MiB at a time
         exit      ends the process at once
-        slow      sleeps 0.2 s, at this report and all later ones
+        slow      sleeps 0.2 s, at this report and all later ones; crawl 2 s
     SWEEP_FAULT_COUNT=file                      gets a byte for each fault
     SWEEP_FAULT_TIMES=n                         the first n times only, over all processes that share the file
 
@@ -70,7 +70,7 @@ def _reports(name, reports):
     at = int(report or 1)
     try:
         for number in itertools.count(1):
-            due = number >= at if kind == "slow" else number == at
+            due = number >= at if kind in ("slow", "crawl") else number == at
             if due and architecture in ("", name) and _is_counted():
                 _FAULTS[kind]()
             try:
@@ -128,6 +128,7 @@ _FAULTS = {
     "memory": _fill_memory,
     "exit": lambda: os._exit(1),
     "slow": lambda: time.sleep(0.2),
+    "crawl": lambda: time.sleep(2),
 }
 
 _install(os.environ.get("SWEEP_FAULT"))
