@@ -66,7 +66,7 @@ def search_campaign(
 def faulty(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """The environment in which trials go wrong: `faulty("raise", architecture="exbert", report=2, times=1)`.
 
-    `hang`, `nan`, `raise`, `memory`, `exit` or `slow`, at that report of an attempt at any trial of that architecture (or of
+    `hang`, `nan`, `raise`, `memory`, `exit`, `slow` or `crawl`, at that report of an attempt at any trial of that architecture (or of
     all), the first `times` times over all processes. `Path(environment["SWEEP_FAULT_COUNT"])` has a byte for each time.
     """
 
