@@ -67,7 +67,8 @@ def faulty(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """The environment in which trials go wrong: `faulty("raise", architecture="exbert", report=2, times=1)`.
 
     `hang`, `nan`, `raise`, `memory`, `exit`, `slow` or `crawl`, at that report of an attempt at any trial of that
-    architecture (or of all), the first `times` times over all processes. `Path(environment["SWEEP_FAULT_COUNT"])` has a byte for each time.
+    architecture (or of all), the first `times` times over all processes.
+    `Path(environment["SWEEP_FAULT_COUNT"])` has a byte for each time.
     """
 
     def environment(kind: str, *, architecture: str = "", report: int = 1, times: int | None = None) -> dict[str, str]:
