@@ -14,7 +14,8 @@ from ledger_data import Asked, Tables
 from ledger_questions import QUESTIONS
 
 from results.ledger import Ledger
-from results.parts import attempt_part, open_storage
+from results.parts import attempt_part
+from results.storage import open_storage
 
 __all__ = ["Ours", "write_small_parts"]
 

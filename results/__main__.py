@@ -26,7 +26,7 @@ from results.commands import (
 )
 from results.guard import QueryLimits
 from results.ledger import Ledger
-from results.parts import Storage, open_storage
+from results.storage import Storage, open_storage
 from results.table_commands import tables
 
 __all__ = ["app"]

@@ -13,8 +13,9 @@ from typing import Any
 from results.compacted import compacted_attempts
 from results.identity import trial_key
 from results.ledger import Ledger
-from results.parts import Storage, attempt_part
+from results.parts import attempt_part
 from results.schema import TABLES
+from results.storage import Storage
 from results.trials_view import RECORD_MISSING
 from results.views import raw_name
 

@@ -15,7 +15,7 @@ import typer
 from results.errors import LedgerError, LedgerWarning
 from results.formats import FORMATS, encode, to_rich_text
 from results.ledger import Ledger
-from results.parts import open_storage
+from results.storage import open_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa

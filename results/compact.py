@@ -27,8 +27,9 @@ from results.layout import FULL_FILE_BYTES
 from results.ledger import Ledger
 from results.locking import exclusively
 from results.merging import OwnParts, Stamp, file_pieces, merge, stamp_of
-from results.parts import ASIDE, PART_SUFFIX, PartInfo, Storage, aside_path, open_storage
+from results.parts import aside_path
 from results.schema import TABLES
+from results.storage import ASIDE, PART_SUFFIX, PartInfo, Storage, open_storage
 from results.superseded import SUPERSEDED
 
 __all__ = ["Compacted", "TableCompacted", "compact"]

@@ -21,7 +21,7 @@ from results.errors import LedgerError, NewerSchemaError
 from results.schema import SCHEMA_VERSION, arrow_schema
 
 if TYPE_CHECKING:
-    from results.parts import Storage
+    from results.storage import Storage
 
 __all__ = [
     "COMPACTED_FOLDER",

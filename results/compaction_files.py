@@ -26,9 +26,9 @@ from results.compacted import (
 from results.errors import LedgerError, NewerSchemaError
 from results.layout import FULL_FILE_BYTES, row_group_rows, writer_options
 from results.merging import Piece
-from results.parts import Storage
 from results.schema import TABLES
 from results.sql_text import sql_text
+from results.storage import Storage
 from results.superseded import SUPERSEDED, is_clean
 
 __all__ = ["RETRIED", "commit_index", "describe", "find_index", "remove_leftovers", "write_files"]

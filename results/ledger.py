@@ -17,10 +17,10 @@ import pyarrow as pa
 from results.compacted import read_index
 from results.errors import LedgerMissingError, QueryError
 from results.guard import QueryLimits, check_reading, connect, ctrl_c, explain, lock, read_answer, unknown_name
-from results.parts import Storage, open_storage
 from results.relations import create_relations, create_views, local_files
 from results.scan import PartReader, StoredTable
 from results.schema import TABLES
+from results.storage import Storage, open_storage
 from results.superseded import Superseded, find_superseded
 from results.views import COLUMNS, VIEWS, columns_table, needed_tables
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from results.errors import LedgerError
-from results.parts import Storage
+from results.storage import Storage
 
 __all__ = ["exclusively"]
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from results.checksum import Checksum
 from results.compacted import PART_COLUMN, UNREADABLE, compacted_path, compacted_schema, means_damage
-from results.parts import PartInfo, Storage
 from results.scan import conform, decode
+from results.storage import PartInfo, Storage
 
 __all__ = ["OwnParts", "Piece", "Stamp", "file_pieces", "merge", "stamp_of"]
 

@@ -25,17 +25,12 @@ from results.compacted import (
     means_damage,
 )
 from results.schema import TABLES, Column, arrow_schema
-from results.storage import ASIDE, PART_SUFFIX, PartInfo, Storage, StorageLike, nearest_of, open_storage
+from results.storage import ASIDE, PART_SUFFIX, Storage, StorageLike, nearest_of, open_storage
 
 __all__ = [
-    "ASIDE",
-    "PART_SUFFIX",
-    "PartInfo",
-    "Storage",
     "aside_path",
     "attempt_part",
     "list_attempts",
-    "open_storage",
     "read_attempts",
     "torn_parts",
     "write_part",

@@ -19,8 +19,9 @@ from results.compaction_files import commit_index
 from results.errors import LedgerError
 from results.ledger import Ledger
 from results.locking import exclusively
-from results.parts import ASIDE, PART_SUFFIX, PartInfo, Storage, aside_path, write_part
+from results.parts import aside_path, write_part
 from results.schema import TABLES
+from results.storage import ASIDE, PART_SUFFIX, PartInfo, Storage
 
 __all__ = ["QUARANTINE", "put_away"]
 

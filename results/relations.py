@@ -13,10 +13,10 @@ import duckdb
 import pyarrow as pa
 
 from results.compacted import PART_COLUMN
-from results.parts import Storage
 from results.scan import CompactedFile, StoredTable
 from results.schema import TABLES, arrow_schema
 from results.sql_text import sql_text, sql_type
+from results.storage import Storage
 from results.superseded import SUPERSEDED, Superseded, current_rows
 from results.views import VIEWS, raw_name
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from results.compacted import PART_COLUMN, UNREADABLE, check_version, compacted_path, index_path, means_damage, read_index
 from results.errors import LedgerWarning
-from results.parts import PartInfo, Storage
 from results.schema import arrow_schema
+from results.storage import PartInfo, Storage
 
 __all__ = ["COMPACT_ABOVE_PARTS", "CompactedFile", "PartReader", "StoredTable", "conform", "decode"]
 

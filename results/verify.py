@@ -16,8 +16,8 @@ from results.compacted import COMPACTED_FOLDER, read_index
 from results.errors import LedgerWarning
 from results.identity import trial_key
 from results.ledger import Ledger
-from results.parts import ASIDE, PART_SUFFIX
 from results.search import search_ids
+from results.storage import ASIDE, PART_SUFFIX
 from results.trials_view import RECORD_MISSING
 
 __all__ = ["ABANDONED_AFTER", "Verified", "verify"]

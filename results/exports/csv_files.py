@@ -17,8 +17,8 @@ import pyarrow.csv as pacsv
 from results.errors import LedgerError
 from results.exports.runs import Exported, Run, Sweep, load_runs
 from results.ledger import Ledger
-from results.parts import Storage, open_storage
 from results.schema import TABLES
+from results.storage import Storage, open_storage
 
 __all__ = ["export_csv"]
 

@@ -15,7 +15,7 @@ from results.errors import LedgerError
 from results.exports.packages import need
 from results.exports.runs import Exported, Run, Sweep, load_runs
 from results.ledger import Ledger
-from results.parts import Storage, open_storage
+from results.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event

@@ -18,7 +18,7 @@ from results.exports.packages import need
 from results.exports.runs import Exported, Run, Sweep, load_runs
 from results.exports.wandb_log import encode_log
 from results.ledger import Ledger
-from results.parts import open_storage
+from results.storage import open_storage
 
 if TYPE_CHECKING:
     from wandb.proto.wandb_internal_pb2 import Record

@@ -26,8 +26,9 @@ from results.compacted import read_index
 from results.errors import LedgerError, LedgerWarning, NewerSchemaError
 from results.ledger import Ledger
 from results.locking import exclusively
-from results.parts import attempt_part, list_attempts, open_storage, read_attempts, torn_parts, write_part
+from results.parts import attempt_part, list_attempts, read_attempts, torn_parts, write_part
 from results.schema import SCHEMA_VERSION, TABLES, arrow_schema
+from results.storage import open_storage
 from results.views import COLUMNS
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"

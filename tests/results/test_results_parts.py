@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.parts import Storage, attempt_part, list_attempts, open_storage, read_attempts, write_part
+from results.parts import attempt_part, list_attempts, read_attempts, write_part
 from results.schema import SCHEMA_VERSION, TABLES
+from results.storage import Storage, open_storage
 
 KEY = "0123456789abcdef"
 

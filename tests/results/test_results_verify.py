@@ -21,8 +21,9 @@ from results.checks import Finding
 from results.errors import LedgerError, LedgerWarning
 from results.identity import canonical_json
 from results.ledger import Ledger
-from results.parts import Storage, attempt_part, write_part
+from results.parts import attempt_part, write_part
 from results.quarantine import put_away
+from results.storage import Storage
 from results.verify import verify
 
 TRIAL = ("exbert", 80, "shuffled", 0)
