@@ -93,7 +93,7 @@ def parse_stop_at(text: str, domains: Sequence[str]) -> StopAt:
 
 def goal_reached(storage: StorageLike, goal: StopAt, keys: Iterable[str]) -> bool:
     """True when one of the trials has reached the goal in an earlier run."""
-    ledger, wanted = Ledger(storage), set(keys)
+    ledger, wanted = Ledger(storage, must_exist=False), set(keys)
     if goal.metric.startswith("em_"):
         query = "SELECT trial_key, em AS value FROM evaluations WHERE split = 'val' AND domain = $domain"
         rows = ledger.sql(query, {"domain": goal.metric.removeprefix("em_")})
@@ -104,5 +104,5 @@ def goal_reached(storage: StorageLike, goal: StopAt, keys: Iterable[str]) -> boo
 
 def spent_so_far(storage: StorageLike, sweep_id: str) -> Spent:
     """What the sweep's earlier runs have cost, as the ledger says."""
-    [row] = Ledger(storage).sql(_SPENT, {"sweep": sweep_id}).to_pylist()
+    [row] = Ledger(storage, must_exist=False).sql(_SPENT, {"sweep": sweep_id}).to_pylist()
     return Spent(**row)

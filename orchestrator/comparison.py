@@ -32,7 +32,7 @@ def winner_of(plan: Plan, storage: StorageLike) -> Trial:
     Raises:
         SweepError: none has completed.
     """
-    rows = Ledger(storage).sql(_BEST, {"sweep": plan.sweep_id}).to_pylist()
+    rows = Ledger(storage, must_exist=False).sql(_BEST, {"sweep": plan.sweep_id}).to_pylist()
     if not rows:
         raise SweepError(f"no trial of {plan.sweep_id} has completed, so there is no winner to compare; go on with the search")
     return next(trial for trial in with_suggested(plan, storage).trials if trial.key == rows[0]["trial_key"])

@@ -33,7 +33,7 @@ def load_curves(storage: StorageLike, sweep_id: str | None) -> tuple[list[Curve]
     Raises:
         SimulationError: there are fewer than two such trials.
     """
-    rows = Ledger(storage).sql(_CURVES, {"sweep": sweep_id}).to_pylist()
+    rows = Ledger(storage, must_exist=False).sql(_CURVES, {"sweep": sweep_id}).to_pylist()
     planned = [row["epochs"] for row in rows]
     most = max(set(planned), key=lambda epochs: (planned.count(epochs), epochs), default=0)
     alike = [row for row in rows if row["epochs"] == most]

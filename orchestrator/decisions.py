@@ -23,14 +23,14 @@ __all__ = ["DecisionLog", "load_decisions", "next_sequence", "record_search", "s
 def load_decisions(storage: StorageLike, sweep_id: str) -> list[dict[str, Any]]:
     """All rows of a search in the order in which it decided."""
     query = "SELECT * FROM decisions WHERE sweep_id = $sweep ORDER BY sequence"
-    rows: list[dict[str, Any]] = Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()
+    rows: list[dict[str, Any]] = Ledger(storage, must_exist=False).sql(query, {"sweep": sweep_id}).to_pylist()
     return rows
 
 
 def next_sequence(storage: StorageLike, sweep_id: str) -> int:
     """The number of the search's next decision."""
     query = "SELECT coalesce(max(sequence) + 1, 0) AS next FROM decisions WHERE sweep_id = $sweep"
-    return int(Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()[0]["next"])
+    return int(Ledger(storage, must_exist=False).sql(query, {"sweep": sweep_id}).to_pylist()[0]["next"])
 
 
 def suggested_trials(spec: SearchSpec, rows: list[dict[str, Any]]) -> dict[int, Trial]:

@@ -52,7 +52,7 @@ def expected_seconds(trials: Sequence[Trial], storage: StorageLike) -> dict[str,
     """By trial key: seconds per example of past trials of the same model on the same encoder and window length, times the
     examples to go. Trials of a kind that the ledger has no completed trial of are left out.
     """
-    past = {_kind(row): row for row in reversed(Ledger(storage).sql(_PAST).to_pylist())} if trials else {}
+    past = {_kind(row): row for row in reversed(Ledger(storage, must_exist=False).sql(_PAST).to_pylist())} if trials else {}
     found = {}
     for trial in trials:
         model = trial.config.model.model_dump()

@@ -128,5 +128,5 @@ def measured_before(storage: StorageLike, sweep_id: str) -> GpuUse | None:
         SELECT probed_device, probed_bytes, probed_total_bytes FROM runs
         WHERE sweep_id = $sweep AND probed_bytes IS NOT NULL ORDER BY started_at DESC LIMIT 1
     """
-    rows = Ledger(storage).sql(query, {"sweep": sweep_id}).to_pylist()
+    rows = Ledger(storage, must_exist=False).sql(query, {"sweep": sweep_id}).to_pylist()
     return GpuUse(*rows[0].values()) if rows else None

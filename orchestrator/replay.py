@@ -95,7 +95,7 @@ def replay_trial(trial_key: str, storage: StorageLike, say: Callable[[str], None
     Raises:
         SweepError: there is no such trial, it has not completed, or its data or its trainable's version are others now.
     """
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     recorded = _recorded(ledger, trial_key)
     trial = _trial(recorded, storage)
     if recorded["device"] != "cpu" and not num_gpus():

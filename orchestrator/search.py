@@ -337,7 +337,7 @@ class Search:
         return None if len(objectives) < 2 else float(self._recorded(trial_key)[objectives[1]])
 
     def _recorded(self, trial_key: str) -> dict[str, Any]:
-        rows = Ledger(self._storage).sql(_RECORDED, {"key": trial_key}).to_pylist()
+        rows = Ledger(self._storage, must_exist=False).sql(_RECORDED, {"key": trial_key}).to_pylist()
         return rows[0] if rows else {"status": "planned", "curve": None}
 
     def _was_lost(self, tried: _Tried) -> bool:

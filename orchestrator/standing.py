@@ -54,7 +54,7 @@ class Standing:
 
 def statuses(storage: StorageLike, keys: Iterable[str]) -> dict[str, Standing]:
     """How each trial stands that the ledger knows."""
-    table = Ledger(storage).sql("SELECT trial_key, status, stop_reason FROM trials")
+    table = Ledger(storage, must_exist=False).sql("SELECT trial_key, status, stop_reason FROM trials")
     wanted = set(keys)
     return {
         row["trial_key"]: Standing(row["status"], row["stop_reason"]) for row in table.to_pylist() if row["trial_key"] in wanted
@@ -71,7 +71,7 @@ def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] =
 
 def forgiven(storage: StorageLike, retry: Iterable[str]) -> dict[str, int]:
     """For each trial that was or is to be retried, the attempt from which its failures count."""
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     earlier = ledger.sql(
         f"SELECT trial_key, max(attempt) + 1 AS next FROM events WHERE reason = '{RETRY}' AND attempt IS NOT NULL GROUP BY 1"
     )
@@ -83,7 +83,7 @@ def forgiven(storage: StorageLike, retry: Iterable[str]) -> dict[str, int]:
 
 def newest_event(storage: StorageLike) -> datetime | None:
     """When the newest event of the ledger happened."""
-    [row] = Ledger(storage).sql("SELECT max(happened_at) AS newest FROM events").to_pylist()
+    [row] = Ledger(storage, must_exist=False).sql("SELECT max(happened_at) AS newest FROM events").to_pylist()
     newest: datetime | None = row["newest"]
     return newest
 
@@ -99,7 +99,7 @@ _CALLED_RUNNING = """
 def close_lost_attempts(plan: Plan, storage: StorageLike, writer: LedgerWriter) -> None:
     """Closes the rows of attempts that nobody runs any more: their driver has ended, for we hold its lease."""
     planned = {trial.key for trial in plan.trials}
-    called = [row for row in Ledger(storage).sql(_CALLED_RUNNING).to_pylist() if row["trial_key"] in planned]
+    called = [row for row in Ledger(storage, must_exist=False).sql(_CALLED_RUNNING).to_pylist() if row["trial_key"] in planned]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:  # workers of other machines have to be watched for a while
         list(pool.map(lambda row: _close_if_dead(row, storage, writer), called))
 
@@ -124,7 +124,7 @@ def mark_lost(plan: Plan, storage: StorageLike, events: EventLog) -> None:
     """Says what became of trials that went down with their driver: stopped, if their worker still said so, else lost."""
     planned = {trial.key for trial in plan.trials}
     query = "SELECT trial_key, status, attempts FROM trials WHERE status IN ('running', 'lost')"
-    for row in Ledger(storage).sql(query).to_pylist():
+    for row in Ledger(storage, must_exist=False).sql(query).to_pylist():
         trial_key = row["trial_key"]
         if trial_key not in planned or not _is_dead(storage, trial_key):
             continue
@@ -147,6 +147,6 @@ def superseded(plan: Plan, storage: StorageLike) -> dict[str, tuple[int, int]]:
         SELECT architecture, trainable_version AS version, count(*) AS trials
         FROM trials WHERE status = 'completed' AND trainable_version IS NOT NULL GROUP BY ALL ORDER BY version
     """
-    rows = Ledger(storage).sql(query).to_pylist()
+    rows = Ledger(storage, must_exist=False).sql(query).to_pylist()
     older = [row for row in rows if row["version"] < versions.get(row["architecture"], 0)]
     return {row["architecture"]: (row["version"], row["trials"]) for row in older}

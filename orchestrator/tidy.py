@@ -55,7 +55,7 @@ def tidy_checkpoints(plan: Plan, storage: StorageLike) -> list[str]:
     """
     recovery = plan.preset.recovery
     ours = {trial.key for trial in plan.trials}
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     ranked = [row["trial_key"] for row in ledger.sql(_COMPLETED).to_pylist() if row["trial_key"] in ours]
     for trial_key in ranked:  # of a worker that was killed as soon as it had completed
         _remove_steps(trial_key, storage)

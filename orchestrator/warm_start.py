@@ -45,7 +45,7 @@ def fitting_trials(spec: SearchSpec, storage: StorageLike) -> list[tuple[str, To
         "epochs": spec.settings.max_epochs,
     }
     found = []
-    for row in Ledger(storage).sql(_COMPLETED, wanted).to_pylist():
+    for row in Ledger(storage, must_exist=False).sql(_COMPLETED, wanted).to_pylist():
         values = _point(spec, json.loads(row["config"]))
         if values is not None:
             told = warm(values, row["epochs"], row["loss"], spec.settings.max_epochs)

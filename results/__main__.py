@@ -18,7 +18,6 @@ from results.commands import (
     OutputOption,
     StorageOption,
     emit,
-    existing_ledger,
     one_line_errors,
     say_notes,
     store,
@@ -56,8 +55,6 @@ def sql(
     """
     with one_line_errors():
         ledger = Ledger(storage, limits=QueryLimits(seconds=timeout, memory=memory))
-        if ledger.tables_read(query):
-            ledger.require()
         emit(ledger.sql(query), format_name, output)
 
 
@@ -80,7 +77,7 @@ def columns(
 def figure(
     name: Annotated[str, typer.Argument(help=_FIGURES)],
     storage: StorageOption = DEFAULT_STORAGE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE.html, .png, .svg or .pdf.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "--out", "-o", help="FILE.html, .png, .svg or .pdf.")] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid or search, as the figure needs.")
     ] = None,
@@ -91,7 +88,7 @@ def figure(
     Without --output: STORAGE/report/NAME.html and .png. Example: python -m results figure fig6 --output fig6.pdf
     """
     with one_line_errors():
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         from results.charts import encode_chart
         from results.figures import draw_figure
 
@@ -108,7 +105,8 @@ def figure(
 def report(
     storage: StorageOption = DEFAULT_STORAGE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="FILE.html, or a folder for index.html; without one, STORAGE/report.")
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="FILE.html, or a folder for index.html; else STORAGE/report."),
     ] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Id of a grid or a search; without one, the newest of both.")
@@ -123,7 +121,7 @@ def report(
     Example: python -m results report --output ./report.html
     """
     with one_line_errors():
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         from results.report import render_report
         from results.report_watch import watch
 
@@ -167,7 +165,7 @@ def verify(
     from results.verify import verify as verify_storage
 
     with one_line_errors():
-        ledger, now = existing_ledger(storage), datetime.now(UTC)
+        ledger, now = Ledger(storage), datetime.now(UTC)
         # No writer is at work during a repair, so that every temporary file is one left behind.
         found = verify_storage(ledger, now, timedelta(0) if repair else ABANDONED_AFTER)
         moved = put_away(ledger, found.findings, now) if repair else []
@@ -198,8 +196,8 @@ def compact(
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Argument(help="Where to write: a folder, or a URL such as sqlite:///mlflow.db.")],
-    to: Annotated[str, typer.Option("--to", help="csv | mlflow | optuna | tensorboard | wandb")],
+    target: Annotated[str, typer.Argument(help="Where to write: a folder, or a URL such as sqlite:///mlflow.db.")] = "",
+    to: Annotated[str, typer.Option("--to", help="csv | mlflow | optuna | tensorboard | wandb")] = "",
     storage: StorageOption = DEFAULT_STORAGE,
     sweep: Annotated[str | None, typer.Option("--sweep", help="Id of a grid or a search; without one, the newest.")] = None,
 ) -> None:
@@ -210,7 +208,7 @@ def export(
     with one_line_errors():
         from results.exports import TARGETS, export_sweep
 
-        done = export_sweep(existing_ledger(storage), to, target, sweep)
+        done = export_sweep(Ledger(storage), to, target, sweep)
         unchanged = f", {done.num_unchanged} were there already" if done.num_unchanged else ""
         left_out = f", {done.num_left_out} that never started left out" if done.num_left_out else ""
         look = TARGETS[to].look.format(target=target, sweep=done.sweep.sweep_id)

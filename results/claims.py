@@ -108,7 +108,8 @@ def claims_table(ledger: Ledger, grid: Grid, search: Search | None = None) -> tu
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)
     verdicts = table.column("verdict").to_pylist()
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
-    notes = [f"{len(verdicts)} checks: {counts}", *evidence.examples.notes(), evidence.floor.describe(), *grid.missing()]
+    why = "; the note of each `not measured` says what it takes" if "not measured" in verdicts else ""
+    notes = [f"{len(verdicts)} checks: {counts}{why}", *evidence.examples.notes(), evidence.floor.describe(), *grid.missing()]
     return table, notes
 
 

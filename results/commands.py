@@ -29,7 +29,6 @@ __all__ = [
     "StorageOption",
     "SweepOption",
     "emit",
-    "existing_ledger",
     "one_line_errors",
     "say_notes",
     "store",
@@ -42,7 +41,7 @@ StorageOption = Annotated[
     str, typer.Option(envvar="SWEEPS_STORAGE", help="Local path or URI that holds the ledger.", show_default=True)
 ]
 FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "--out", "-o", help="Write to this file instead of stdout.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
 EitherOption = Annotated[
     str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid, or the newest search if there is none.")
@@ -64,13 +63,6 @@ def one_line_errors() -> Iterator[None]:
         except (LedgerError, ValueError, OSError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
-
-
-def existing_ledger(storage: str) -> Ledger:
-    """The ledger of a storage that has one. Raises LedgerMissingError."""
-    ledger = Ledger(storage)
-    ledger.require()
-    return ledger
 
 
 def emit(table: pa.Table, format_name: str, output: Path | None) -> None:

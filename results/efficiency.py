@@ -108,7 +108,7 @@ def load_efficiency(ledger: Ledger, sweep_id: str | None = None) -> Efficiency:
 def efficiency_table(
     ledger: Ledger, sweep_id: str | None = None, price: float | None = None, *, by: str = "trial"
 ) -> tuple[pa.Table, list[str]]:
-    """One row a trial, the cheapest first, or one a model (means over its completed trials); and the sweep's bill.
+    """One row a trial, the cheapest first, or one a model (means over its completed trials, sums over all); and the bill.
 
     `price` is that of one GPU-hour, or slot-hour where no GPUs were held, in whatever currency; it adds the columns of cost.
 
@@ -122,7 +122,8 @@ def efficiency_table(
         raise ValueError(f"by must be trial or model, got {by!r}")
     found = load_efficiency(ledger, sweep_id)
     rows = _trial_rows(found, price) if by == "trial" else _model_rows(found, price)
-    return pa.Table.from_pylist(rows, schema=_schema(found, price, by)), _notes(found, price)
+    table = pa.Table.from_pylist(rows, schema=_schema(found, price, by))
+    return table, _notes(found, price, _extra_note(found, by, table))
 
 
 _SECONDS = " + ".join(KINDS)
@@ -183,7 +184,7 @@ def _trial_rows(found: Efficiency, price: float | None) -> list[dict[str, Any]]:
             **{f"em {domain}": cost.trial.em.get(domain) for domain in found.sweep.domains},
             "em": cost.trial.mean_em,
             "val_qa_loss": cost.trial.val_qa_loss,
-            **_hour_cells(found, price, cost.useful_hours, cost.hours, cost.hours_per_point),
+            **_hour_cells(found, price, by="trial", useful=cost.useful_hours, hours=cost.hours, per_point=cost.hours_per_point),
             "pareto": "yes" if cost.is_pareto else "",
         }
         for cost in found.costs
@@ -227,9 +228,10 @@ def _model_rows(found: Efficiency, price: float | None) -> list[dict[str, Any]]:
             **_hour_cells(
                 found,
                 price,
-                model.point[0] if model.point else None,
-                math.fsum(cost.hours for cost in model.costs),
-                _per_point(points[0], model.point) if points else None,
+                by="model",
+                useful=model.point[0] if model.point else None,
+                hours=math.fsum(cost.hours for cost in model.costs),
+                per_point=_per_point(points[0], model.point) if points else None,
             ),
             "pareto": "yes" if model.point in pareto else "",
         }
@@ -249,26 +251,43 @@ def _mean_facts(found: Efficiency, trials: Sequence[SweepTrial]) -> dict[str, fl
 
 
 def _hour_cells(
-    found: Efficiency, price: float | None, useful: float | None, hours: float, per_point: float | None
+    found: Efficiency, price: float | None, *, by: str, useful: float | None, hours: float, per_point: float | None
 ) -> dict[str, float | None]:
-    point = _POINTS[found.sweep.metric]
-    cells: dict[str, float | None] = {f"useful_{found.unit}": useful, found.unit: hours, f"{found.unit}_per_{point}": per_point}
+    mean, total = ("mean_", "total_") if by == "model" else ("", "")
+    cells: dict[str, float | None] = {
+        f"{mean}useful_{found.unit}": useful,
+        f"{total}{found.unit}": hours,
+        _per_point_column(found): per_point,
+    }
     if price is not None:
-        cells["cost"] = price * hours
-        cells[f"cost_per_{point}"] = None if per_point is None else price * per_point
+        cells[f"{total}cost"] = price * hours
+        cells[f"cost_per_{_POINTS[found.sweep.metric]}"] = None if per_point is None else price * per_point
     return cells
+
+
+def _per_point_column(found: Efficiency) -> str:
+    return f"{found.unit}_per_{_POINTS[found.sweep.metric]}"
 
 
 def _schema(found: Efficiency, price: float | None, by: str) -> pa.Schema:
     names = ["trainable", "trials", "completed"] if by == "model" else [*_FACTS, "attempts"]
     counts = {"trials", "completed", "attempts", "share", "seed", "params_total", "params_active"}
     scores = [*(f"em {domain}" for domain in found.sweep.domains), "em", "val_qa_loss"]
-    reals = [*scores, *_hour_cells(found, price, None, 0.0, None)]
+    reals = [*scores, *_hour_cells(found, price, by=by, useful=None, hours=0.0, per_point=None)]
     fields = [(name, pa.int64() if name in counts else pa.string()) for name in (*names, "params_total", "params_active")]
     return pa.schema([*fields, *((name, pa.float64()) for name in reals), ("pareto", pa.string())])
 
 
-def _notes(found: Efficiency, price: float | None) -> list[str]:
+def _extra_note(found: Efficiency, by: str, table: pa.Table) -> str:
+    """What the column of extra hours for each point holds, or why it is empty."""
+    name = _per_point_column(found)
+    meaning = f"{name}: useful hours above those of the cheapest completed {by}, for each point that it scores better"
+    if table.column(name).null_count < table.num_rows:
+        return meaning
+    return f"{meaning}; empty, since none scores better than the cheapest"
+
+
+def _notes(found: Efficiency, price: float | None, extra: str) -> list[str]:
     if not found.sweep.trials:
         return ["no sweep was planned in this ledger: run `python -m orchestrator.run grid`"]
     notes = []
@@ -277,6 +296,7 @@ def _notes(found: Efficiency, price: float | None) -> list[str]:
     else:
         why = "not every attempt held GPUs" if found.is_mixed else "no attempt held a GPU"
         notes.append(f"slot-hours are wall hours of an attempt ({why}); useful ones are those that the trial's result rests on")
+    notes.append(extra)
     notes += [_bill(found, spending, price) for spending in found.spent]
     return notes + [note for spending in found.spent for note in spending.notes]
 

@@ -34,6 +34,8 @@ class DomainExamples:
     """(examples,), 0 … number of groups − 1."""
     num_left_out: int
     """Examples that some trial did not answer."""
+    is_split_known: bool
+    """The groups are those of the data's split; else those of equal questions."""
 
     @property
     def num_groups(self) -> int:
@@ -70,7 +72,8 @@ class Examples:
     def notes(self) -> list[str]:
         """What was resampled, one line per domain."""
         lines = [
-            f"{found.domain}: {len(found.groups)} test examples in {found.num_groups} groups (of the data's split)"
+            f"{found.domain}: {len(found.groups)} test examples in {found.num_groups} groups "
+            + ("(of the data's split)" if found.is_split_known else "(of equal questions: the split's were not recorded)")
             + (f"; {found.num_left_out} more left out, which some trial did not answer" if found.num_left_out else "")
             for found in self.domains.values()
         ]
@@ -83,7 +86,7 @@ def load_examples(ledger: Ledger, grid: Grid) -> Examples:
     rows = ledger.sql(_SCORES, {"keys": keys}) if keys else None
     if rows is None or not rows.num_rows:
         return Examples({})
-    columns = {name: rows.column(name).to_numpy() for name in ("trial", "example", "groups", *MEASURES)}
+    columns = {name: rows.column(name).to_numpy() for name in ("trial", "example", "groups", "split", *MEASURES)}
     place = np.asarray(rows.column("domain").to_numpy(zero_copy_only=False))
     found = {}
     for domain in sorted(set(place)):
@@ -107,6 +110,7 @@ def _domain_examples(domain: str, keys: list[str], rows: Mapping[str, np.ndarray
         scores={measure: values[whole] for measure, values in scores.items()},
         groups=groups.astype(np.int64),
         num_left_out=int((~whole).sum()),
+        is_split_known=bool(rows["split"].all()),
     )
 
 
@@ -127,6 +131,7 @@ _SCORES = f"""
     WITH mine AS (
         SELECT domain, trial_key, example_id,
                coalesce(group_id, lower(trim(regexp_replace(question, '\\s+', ' ', 'g')))) AS group_id,
+               predictions.group_id IS NOT NULL AS has_group,
                100 * em AS em, gold, prediction, {_normalised("prediction")} AS words
         FROM predictions WHERE list_contains($keys, trial_key) AND em IS NOT NULL
     ),
@@ -138,6 +143,7 @@ _SCORES = f"""
     SELECT domain, list_position(list_sort($keys), trial_key) - 1 AS trial,
            dense_rank() OVER (PARTITION BY domain ORDER BY example_id) AS example,
            dense_rank() OVER (PARTITION BY domain ORDER BY group_id) AS groups,
+           has_group::TINYINT AS split,
            em,
            len(regexp_extract_all(prediction, '[^\\s\\p{{Z}}]+'))::DOUBLE AS answer_tokens,
            CASE WHEN has_gold AND em = 0 THEN 100.0 ELSE 0.0 END AS wordy

@@ -11,6 +11,7 @@ from results.efficiency_figures import efficiency, parameters
 from results.grid import load_grid
 from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
+from results.naming import one_of
 from results.routing import load_routing
 from results.routing_figures import divergence, expert_loads
 from results.search import Search, load_search
@@ -68,4 +69,4 @@ def draw_figure(
         return expert_loads(load_routing(ledger, sweep_id), trial_key), []
     if name in LEDGER_FIGURES:
         return LEDGER_FIGURES[name](ledger, sweep_id), []
-    raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {name!r}")
+    raise ValueError(one_of("figure", name, FIGURES))

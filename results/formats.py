@@ -8,10 +8,16 @@ import json
 import math
 import re
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from results.naming import one_of
+
+if TYPE_CHECKING:
+    from pylatexenc.latexencode import UnicodeToLatexEncoder
 
 __all__ = ["DATA_FORMATS", "FORMATS", "encode", "plain_rows", "to_rich_text"]
 
@@ -29,7 +35,7 @@ def encode(table: pa.Table, format_name: str) -> bytes:
         return bytes(sink.getvalue().to_pybytes())
     writers = {"table": _aligned, "csv": _csv, "json": _json, "markdown": _markdown, "latex": _latex}
     if format_name not in writers:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format_name!r}")
+        raise ValueError(one_of("format", format_name, FORMATS))
     return writers[format_name](table).encode()
 
 
@@ -104,19 +110,32 @@ _LATEX_SPECIAL = {
 }  # fmt: skip
 """What TeX would read as a command (a bracket or star after a line's end is one), and signs that fonts for text lack."""
 
-
 _LATEX_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+@cache
+def _latex_encoder() -> UnicodeToLatexEncoder:
+    from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
+
+    special = {ord(character): command for character, command in _LATEX_SPECIAL.items()}
+    ours = UnicodeToLatexConversionRule(RULE_DICT, special, replacement_latex_protection="none")
+    return UnicodeToLatexEncoder(
+        conversion_rules=[ours, "defaults"],
+        replacement_latex_protection="braces-all",
+        unknown_char_policy="keep",
+        unknown_char_warning=False,
+    )
 
 
 def _latex(table: pa.Table) -> str:
-    """A tabular for `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`, text escaped, numbers to the right."""
+    """A tabular for `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`, text escaped, numbers to the right.
+
+    Scripts that LaTeX has no commands for stay as they are: XeLaTeX and LuaLaTeX set them.
+    """
+    encoder = _latex_encoder()
 
     def line(cells: list[str]) -> str:
-        return " & ".join(_LATEX_MINUS.sub("$-$", _latex_text(_one_line(cell))) for cell in cells) + " \\\\\n"
+        return " & ".join(_LATEX_MINUS.sub("$-$", encoder.unicode_to_latex(_one_line(cell))) for cell in cells) + " \\\\\n"
 
     columns = "".join("r" if _is_right(field) else "l" for field in table.schema)
     body = "".join(line([_cell(value) for value in row]) for row in plain_rows(table))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from results import paper
-from results.errors import QueryError
 from results.ledger import Ledger
+from results.naming import no_sweep
 
 __all__ = ["METRICS", "Cell", "Grid", "GridTrial", "load_grid", "load_trials", "ratio", "require_sweep", "summarise"]
 
@@ -135,9 +134,7 @@ def require_sweep(ledger: Ledger, sweep_id: str) -> None:
     """Raises QueryError, which names the nearest, for a sweep that the ledger does not have."""
     known = ledger.sql("SELECT DISTINCT sweep_id FROM plans ORDER BY sweep_id").column(0).to_pylist()
     if sweep_id not in known:
-        close = get_close_matches(sweep_id, known, n=1)
-        nearest = f", the nearest is {close[0]!r}" if close else ""
-        raise QueryError(f"no sweep {sweep_id!r} in the ledger{nearest}; it has {', '.join(known) or 'none'}")
+        raise no_sweep("sweep", sweep_id, known)
 
 
 def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ import pyarrow as pa
 
 from results.errors import QueryError
 from results.sql_text import sql_text
-from results.views import COLUMNS
+from results.views import COLUMNS, no_column, no_table
 
-__all__ = ["QueryLimits", "check_reading", "connect", "ctrl_c", "explain", "lock", "read_answer", "unknown_name"]
+__all__ = ["QueryLimits", "check_reading", "connect", "ctrl_c", "explain", "lock", "read_answer"]
 
 _READING = {"SELECT", "MULTI"}
 """Statement types that only read: DESCRIBE, SHOW and SUMMARIZE parse as SELECT, PIVOT as MULTI."""
@@ -145,25 +144,10 @@ def explain(error: duckdb.Error, query: str, limits: QueryLimits) -> str:
     if isinstance(error, duckdb.PermissionException):
         return f"{message}; a query sees only the ledger's tables: {', '.join(COLUMNS)}"
     if found := _UNKNOWN_TABLE.search(message):
-        return unknown_name(found["name"], "table", list(COLUMNS))
+        return no_table(found["name"])
     if found := _UNKNOWN_COLUMN.search(message):
-        return _unknown_column(found["name"], set(re.findall(r"\w+", query.lower())))
+        return no_column(found["name"], set(re.findall(r"\w+", query.lower())))
     return message
-
-
-def unknown_name(name: str, kind: str, known: list[str]) -> str:
-    """One line that names the nearest of the known names."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    nearest = f", the nearest is {close[0]!r}" if close else ""
-    return f"no {kind} {name!r}{nearest}; the tables are {', '.join(COLUMNS)} (`python -m results columns TABLE` lists columns)"
-
-
-def _unknown_column(name: str, words: set[str]) -> str:
-    homes = [table for table, columns in COLUMNS.items() if name in {column.name for column in columns}]
-    if homes:
-        return f"the tables of this query have no column {name!r}; it is in {', '.join(homes)}"
-    read = [columns for table, columns in COLUMNS.items() if table in words] or list(COLUMNS.values())
-    return unknown_name(name, "column", sorted({column.name for columns in read for column in columns}))
 
 
 def _kind(query: str) -> str:

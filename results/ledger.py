@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from results.compacted import read_index
 from results.errors import LedgerMissingError, QueryError
-from results.guard import QueryLimits, check_reading, connect, ctrl_c, explain, lock, read_answer, unknown_name
+from results.guard import QueryLimits, check_reading, connect, ctrl_c, explain, lock, read_answer
 from results.relations import create_relations, create_views, local_files
 from results.scan import PartReader, StoredTable
 from results.schema import TABLES
 from results.storage import Storage, open_storage
 from results.superseded import Superseded, find_superseded
-from results.views import COLUMNS, VIEWS, columns_table, needed_tables
+from results.views import COLUMNS, VIEWS, columns_table, needed_tables, no_table
 
 __all__ = ["Ledger"]
 
@@ -50,12 +50,19 @@ class _Opened:
 class Ledger:
     """Everything that was measured under a storage, as it is at the moment of each query.
 
-    A ledger nobody has written to has every table, with no rows. A part that cannot be read is skipped with a
-    LedgerWarning that names it.
+    A part that cannot be read is skipped with a LedgerWarning that names it.
+
+    Raises LedgerMissingError, which says what to do, where nothing was ever written; without `must_exist` such a ledger has
+    every table, with no rows.
     """
 
-    def __init__(self, storage: str | Path | Storage, *, limits: QueryLimits | None = None) -> None:
+    def __init__(self, storage: str | Path | Storage, *, limits: QueryLimits | None = None, must_exist: bool = True) -> None:
         self.storage = open_storage(storage)
+        if must_exist and not self.storage.has_ledger():
+            raise LedgerMissingError(
+                f"no ledger at {self.storage.shown}; run `python -m orchestrator.run grid` first, "
+                "or name another with --storage"
+            )
         self._limits = limits or QueryLimits()
         self._parts = PartReader(self.storage)
         self._superseded: dict[str, tuple[StoredTable, StoredTable, Superseded]] = {}
@@ -77,14 +84,6 @@ class Ledger:
         """The parts that could not be read so far: path to reason."""
         return self._parts.skipped
 
-    def require(self) -> None:
-        """Raises LedgerMissingError, which says what to do, where nothing was ever written."""
-        if not self.storage.has_ledger():
-            raise LedgerMissingError(
-                f"no ledger at {self.storage.shown}; run `python -m orchestrator.run grid` first, "
-                "or name another with --storage"
-            )
-
     def tables_read(self, query: str) -> list[str]:
         """The stored tables whose parts `query` may read."""
         return needed_tables(set(re.findall(r"\w+", query.lower())))
@@ -92,7 +91,7 @@ class Ledger:
     def table(self, name: str) -> pa.Table:
         """All rows of one table or view. Raises QueryError for a name that is not one of `results.views.COLUMNS`."""
         if name not in COLUMNS:
-            raise QueryError(unknown_name(name, "table", list(COLUMNS)))
+            raise QueryError(no_table(name))
         return self.sql(f'SELECT * FROM "{name}"')
 
     def sql(self, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
@@ -132,7 +131,7 @@ class Ledger:
             raise QueryError(explain(error, query, self._limits)) from error
 
     def columns(self, table: str | None = None) -> pa.Table:
-        """Every column of one table, or of all: table, column, type, meaning. Raises ValueError for an unknown table."""
+        """Every column of one table, or of all: table, column, type, meaning. Raises QueryError for an unknown table."""
         return columns_table(table)
 
     def verify(self) -> tuple[Mapping[str, str], int]:

@@ -26,7 +26,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 import pyarrow.fs as fs
 
-from results.storage import OBJECT_STORES, PartInfo, SweepStorage, is_part, nearest_of
+from results.naming import nearest_of
+from results.storage import OBJECT_STORES, PartInfo, SweepStorage, is_part
 
 __all__ = ["ObjectStorage", "open_object_storage"]
 

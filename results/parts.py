@@ -24,8 +24,9 @@ from results.compacted import (
     has_torn_rows,
     means_damage,
 )
+from results.naming import nearest_of
 from results.schema import TABLES, Column, arrow_schema
-from results.storage import ASIDE, PART_SUFFIX, Storage, StorageLike, nearest_of, open_storage
+from results.storage import ASIDE, PART_SUFFIX, Storage, StorageLike, open_storage
 
 __all__ = [
     "aside_path",

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from results.errors import QueryError
 from results.ledger import Ledger
+from results.naming import no_sweep
 from results.search_space import SearchSpace, Value, read_space
 
 __all__ = ["OBJECTIVES", "Decision", "Losses", "Rung", "Search", "SearchTrial", "State", "load_search", "search_ids"]
@@ -202,9 +202,7 @@ def load_search(ledger: Ledger, sweep_id: str | None = None) -> Search:
         raise QueryError("no search in this ledger: run `python -m orchestrator.run search`, or name another with --storage")
     chosen = sweep_id or known[0]
     if chosen not in known:
-        close = get_close_matches(chosen, known, n=1)
-        nearest = f", the nearest is {close[0]!r}" if close else ""
-        raise QueryError(f"no search {chosen!r} in the ledger{nearest}; it has {', '.join(known)}")
+        raise no_sweep("search", chosen, known)
     row = ledger.sql("SELECT * FROM searches WHERE sweep_id = $sweep", {"sweep": chosen}).to_pylist()[-1]
     unknown = [name for name in row["objectives"] or () if name not in OBJECTIVES]
     if unknown:

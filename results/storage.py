@@ -15,10 +15,9 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -28,6 +27,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 
 from results.compacted import INDEX_NAME
+from results.naming import one_of
 from results.schema import TABLES
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "StorageLike",
     "SweepStorage",
     "is_part",
-    "nearest_of",
     "open_storage",
     "open_sweep_storage",
 ]
@@ -105,7 +104,7 @@ class Storage:
     def part_path(self, table: str, name: str) -> str:
         """The path of a part. Raises ValueError for an unknown table or a name that could not be a file name."""
         if table not in TABLES:
-            raise ValueError(f"table must be one of {', '.join(TABLES)}, got {table!r}{nearest_of(table, TABLES)}")
+            raise ValueError(one_of("table", table, TABLES))
         if not _NAME.fullmatch(name):
             raise ValueError(f"part name must match {_NAME.pattern}, got {name!r}")
         return self.path(f"ledger/{table}/{name}{PART_SUFFIX}")
@@ -322,12 +321,6 @@ def open_sweep_storage(storage: StorageLike) -> SweepStorage:
 @cache
 def _local() -> fs.LocalFileSystem:
     return fs.LocalFileSystem()
-
-
-def nearest_of(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like `name`, in words for a message; empty when none is."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (nearest: {close[0]!r})" if close else ""
 
 
 def is_part(name: str) -> bool:

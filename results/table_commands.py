@@ -15,7 +15,6 @@ from results.commands import (
     StorageOption,
     SweepOption,
     emit,
-    existing_ledger,
     one_line_errors,
     say_notes,
 )
@@ -49,7 +48,7 @@ def grid(
     from results.tables import grid_table
 
     with one_line_errors():
-        table = grid_table(_load_grid(existing_ledger(storage), sweep), metric=metric)
+        table = grid_table(_load_grid(Ledger(storage), sweep), metric=metric)
         emit(table.to_arrow() if format_name in DATA_FORMATS else table.to_text(), format_name, output)
         say_notes(table.notes)
 
@@ -68,7 +67,7 @@ def claims(
     from results.claims import claims_table, claims_text, exbert_search
 
     with one_line_errors():
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         table, notes = claims_table(ledger, _load_grid(ledger, sweep), exbert_search(ledger))
         emit(table if format_name in DATA_FORMATS else claims_text(table), format_name, output)
         say_notes(notes)
@@ -89,7 +88,7 @@ def effects(
     from results.effects import effects_table, effects_text
 
     with one_line_errors():
-        table, notes = effects_table(_load_grid(existing_ledger(storage), sweep), metric=metric)
+        table, notes = effects_table(_load_grid(Ledger(storage), sweep), metric=metric)
         emit(table if format_name in DATA_FORMATS else effects_text(table), format_name, output)
         say_notes(notes)
 
@@ -108,7 +107,7 @@ def pairs(
     from results.pairs import pairs_table, pairs_text
 
     with one_line_errors():
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         table, notes = pairs_table(ledger, _load_grid(ledger, sweep))
         emit(table if format_name in DATA_FORMATS else pairs_text(table), format_name, output)
         say_notes(notes)
@@ -131,7 +130,7 @@ def predictions(
     from results.predictions import predictions_table
 
     with one_line_errors():
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         found = predictions_table(ledger, _load_grid(ledger, sweep), limit=limit, domain=domain, share=share)
         emit(found.rows, format_name, output)
         say_notes(found.notes)
@@ -152,7 +151,7 @@ def search(
     from results.search_tables import search_summary, search_table
 
     with one_line_errors():
-        found = load_search(existing_ledger(storage), sweep)
+        found = load_search(Ledger(storage), sweep)
         emit(search_table(found), format_name, output)
         say_notes([search_summary(found)])
 
@@ -171,7 +170,7 @@ def trials(
     from results.tables import trials_table
 
     with one_line_errors():
-        emit(trials_table(existing_ledger(storage), sweep), format_name, output)
+        emit(trials_table(Ledger(storage), sweep), format_name, output)
 
 
 @tables.command()
@@ -184,6 +183,7 @@ def spending(
 ) -> None:
     """What the slots' seconds were spent on: start-up, useful, stopped early, failed, lost, idle; and GPU-hours.
 
+    The same by attempt, without idle slots, is the view `spending` of `sql`.
     Example: python -m results table spending --by trial --format csv
     """
     from results.spending import spending_by_trial, spending_table
@@ -191,7 +191,7 @@ def spending(
     with one_line_errors():
         if by not in ("sweep", "trial"):
             raise ValueError(f"by must be sweep or trial, got {by!r}")
-        ledger = existing_ledger(storage)
+        ledger = Ledger(storage)
         table, notes = spending_table(ledger, sweep) if by == "sweep" else (spending_by_trial(ledger, sweep), [])
         emit(table, format_name, output)
         say_notes(notes)
@@ -211,7 +211,7 @@ def routing(
     from results.routing import routing_table
 
     with one_line_errors():
-        table, notes = routing_table(existing_ledger(storage), sweep)
+        table, notes = routing_table(Ledger(storage), sweep)
         emit(table, format_name, output)
         say_notes(notes)
 
@@ -229,12 +229,13 @@ def efficiency(
 ) -> None:
     """What scores cost, the cheapest first: hours of each trial or model, the Pareto set, hours or money per point.
 
+    Useful hours are those that a result rests on.
     Example: python -m results table efficiency --by model --price 2.5
     """
     from results.efficiency import efficiency_table
 
     with one_line_errors():
-        table, notes = efficiency_table(existing_ledger(storage), sweep, price, by=by)
+        table, notes = efficiency_table(Ledger(storage), sweep, price, by=by)
         emit(table, format_name, output)
         say_notes(notes)
 

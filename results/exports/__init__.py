@@ -12,6 +12,7 @@ from results.exports.runs import Exported, Sweep, choose_sweep
 from results.exports.tensorboard_events import export_tensorboard
 from results.exports.wandb_runs import export_wandb
 from results.ledger import Ledger
+from results.naming import one_of
 
 __all__ = ["TARGETS", "Exported", "Sweep", "Target", "export_sweep"]
 
@@ -45,9 +46,11 @@ def export_sweep(ledger: Ledger, to: str, target: str, sweep_id: str | None = No
     Exporting again brings the target up to date and duplicates nothing; an Optuna study that is there already is refused.
 
     Raises:
-        ValueError: there is no such tool.
+        ValueError: there is no such tool, or `target` is empty.
         LedgerError: there is no such sweep, a package is missing, or the target cannot be written.
     """
     if to not in TARGETS:
-        raise ValueError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
+        raise ValueError(one_of("--to", to, TARGETS))
+    if not target:
+        raise ValueError(f"TARGET says where to write, for example: python -m results export --to {to} {TARGETS[to].example}")
     return TARGETS[to].export(ledger, choose_sweep(ledger, sweep_id, TARGETS[to].kinds), target)

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any
 
 from results.errors import QueryError
 from results.grid import ratio
 from results.ledger import Ledger
+from results.naming import no_sweep
 from results.schema import TABLES
 
 __all__ = ["Exported", "Point", "Run", "Sweep", "choose_sweep", "flatten", "load_runs", "unix_ms"]
@@ -119,9 +119,7 @@ def choose_sweep(ledger: Ledger, sweep_id: str | None = None, kinds: Sequence[st
     if sweep_id is None:
         return next(iter(known.values()))
     if sweep_id not in known:
-        close = get_close_matches(sweep_id, known, n=1)
-        nearest = f", the nearest is {close[0]!r}" if close else ""
-        raise QueryError(f"no {' or '.join(kinds)} {sweep_id!r} in the ledger{nearest}; it has {', '.join(known)}")
+        raise no_sweep(" or ".join(kinds), sweep_id, known)
     return known[sweep_id]
 
 

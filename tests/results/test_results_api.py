@@ -71,7 +71,7 @@ def test_answer_is_typed_and_its_columns_documented(complete: Path) -> None:
         assert [(row["column"], row["type"]) for row in documented] == types
         assert all(row["meaning"] for row in documented)
     assert ledger.columns().num_rows == sum(len(columns) for columns in COLUMNS.values())
-    with pytest.raises(ValueError, match="table must be one of trials, plans"):
+    with pytest.raises(QueryError, match="no table 'trails', the nearest is 'trials'"):
         ledger.columns("trails")
 
 
@@ -107,12 +107,12 @@ def test_ledger_shows_itself_in_a_notebook(complete: Path, tmp_path: Path) -> No
     page = ledger._repr_html_()
     assert "<tr><td>trials</td><td>24</td></tr>" in page
     assert "<tr><td>predictions</td><td>576</td></tr>" in page
-    assert "<b>" not in Ledger(tmp_path / "<b>")._repr_html_()
+    assert "<b>" not in Ledger(tmp_path / "<b>", must_exist=False)._repr_html_()
 
 
 def test_every_error_is_a_ledger_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no ledger at"):
-        Ledger(tmp_path / "none").require()
+        Ledger(tmp_path / "none")
 
 
 @cache

@@ -167,7 +167,7 @@ def test_ledger_without_the_trials_says_which_it_lacks(tmp_path: Path) -> None:
 
 
 def test_empty_ledger_can_be_asked(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(tmp_path, must_exist=False)
     table, _ = claims_table(ledger, load_grid(ledger), exbert_search(ledger))
     assert {row["verdict"] for row in table.to_pylist()} == {"not measured"}
 

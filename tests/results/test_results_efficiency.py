@@ -100,16 +100,17 @@ def test_points_are_paid_for_above_the_cheapest_trial(spent: Path) -> None:
 def test_models_are_compared_by_their_means_and_pay_for_all_their_trials(spent: Path) -> None:
     rows = efficiency_table(Ledger(spent), by="model")[0].to_pylist()
     assert [(row["trainable"], row["trials"], row["completed"]) for row in rows] == [("distilbert", 3, 2), ("exbert", 3, 2)]
-    assert [(row["em"], row["em bioasq"], row["useful_gpu_hours"]) for row in rows] == [(35, 40, 0.75), (50, 55, 1.75)]
+    assert [(row["em"], row["em bioasq"], row["mean_useful_gpu_hours"]) for row in rows] == [(35, 40, 0.75), (50, 55, 1.75)]
     assert rows[1]["gpu_hours_per_em_point"] == pytest.approx(1 / 15)
-    assert rows[1]["gpu_hours"] == pytest.approx(0.5 * (3.1 + 8.2))
+    assert rows[1]["total_gpu_hours"] == pytest.approx(0.5 * (3.1 + 8.2))
     assert [row["pareto"] for row in rows] == ["yes", "yes"]
 
 
 def test_bill_has_the_idle_slots_and_divides_by_what_was_completed(spent: Path) -> None:
     notes = efficiency_table(Ledger(spent), price=2.0)[1]
     assert notes[0].startswith("GPU-hours are wall hours x GPUs held")
-    assert notes[1] == (
+    assert notes[1].startswith("gpu_hours_per_em_point: useful hours above those of the cheapest completed trial, for each point")
+    assert notes[2] == (
         "s1: 10 GPU-hours at 2 cost 20 (start-up 2.5%, useful 50.0%, lost 20.0%, idle 27.5%); "
         "per completed trial (4): 2.5 GPU-hours, 5"
     )
@@ -119,7 +120,8 @@ def test_bill_of_a_sweep_that_ran_nothing_itself_says_so(spent: Path) -> None:
     write_part(spent, "plans", "s2", [plan_row("distilbert", 0, "shuffled", 0, "s2", planned_at=START)])
     table, notes = efficiency_table(Ledger(spent), "s2")
     assert table.column("useful_gpu_hours").to_pylist() == [0.5]
-    assert notes[1] == "s2: its runs took no GPU-hours of their own"
+    assert notes[1].endswith("; empty, since none scores better than the cheapest")
+    assert notes[2] == "s2: its runs took no GPU-hours of their own"
 
 
 def test_hours_are_of_slots_where_not_every_attempt_held_gpus(spent: Path) -> None:
@@ -215,11 +217,11 @@ def test_figures_render(spent: Path, searched_hours: Path, name: str) -> None:
 @pytest.mark.parametrize("name", LEDGER_FIGURES)
 def test_ledger_without_trials_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(QueryError, match=r"^no (trial|completed trial|run) "):
-        draw_figure(Ledger(tmp_path), name)
+        draw_figure(Ledger(tmp_path, must_exist=False), name)
 
 
 def test_ledger_without_trials_gives_an_empty_table_and_says_what_to_run(tmp_path: Path) -> None:
-    table, notes = efficiency_table(Ledger(tmp_path))
+    table, notes = efficiency_table(Ledger(tmp_path, must_exist=False))
     assert table.num_rows == 0
     assert notes == ["no sweep was planned in this ledger: run `python -m orchestrator.run grid`"]
 
@@ -230,7 +232,7 @@ def test_ledger_without_trials_gives_an_empty_table_and_says_what_to_run(tmp_pat
         (["--price", "0"], "price must be a number above 0 for each GPU-hour or slot-hour, got 0"),
         (["--price", "nan"], "price must be a number above 0 for each GPU-hour or slot-hour, got nan"),
         (["--by", "seed"], "by must be trial or model, got 'seed'"),
-        (["--sweep", "s9"], "no sweep 's9' in the ledger; it has s1"),
+        (["--sweep", "s9"], "no sweep 's9' in the ledger, the nearest is 's1'; it has s1"),
     ],
 )
 def test_mistake_is_one_line_and_exit_2(spent: Path, arguments: list[str], message: str) -> None:

@@ -56,13 +56,13 @@ def _kept(storage: Path, table: str = "reports") -> list[tuple[int, int]]:
 
 
 def test_missing_ledger_has_every_table_with_its_columns_and_no_rows(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "nowhere")
+    ledger = Ledger(tmp_path / "nowhere", must_exist=False)
     for table, columns in COLUMNS.items():
         rows = ledger.table(table)
         assert rows.num_rows == 0
         assert [(f.name, f.type) for f in rows.schema] == [(c.name, c.type) for c in columns]
     with pytest.raises(LedgerMissingError, match=r"run `python -m orchestrator.run grid` first"):
-        ledger.require()
+        Ledger(tmp_path / "nowhere")
 
 
 def test_unfinished_files_are_ignored(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ for round_number in range(1, 150):
         write_part(sys.argv[1], "reports", part, rows)
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ledger, rounds = Ledger(tmp_path), set()
+    ledger, rounds = Ledger(tmp_path, must_exist=False), set()
     with warnings.catch_warnings(), subprocess.Popen([sys.executable, "-c", writer, str(tmp_path)], env=env) as process:
         warnings.simplefilter("error")
         while process.poll() is None:

@@ -204,12 +204,23 @@ def test_latex_says_what_the_table_says(cells: list[tuple[str, str]]) -> None:
     assert _parsed(text) == [["name & unit", "100_%"], *(list(row) for row in cells)]
 
 
+_TEXTS = ["TNF-α", "β-catenin ≥ 5 µm", "naïve “x” – 3′ → 37 °C", "[x]*"]
+
+
+def test_letters_beyond_ascii_are_commands_in_latex() -> None:
+    lines = encode(pa.table({"gold": [*_TEXTS, "長江"]}), "latex").decode().splitlines()[4:-2]
+    assert lines[0] == r"TNF-{\ensuremath{\alpha}} \\"
+    assert all(line.isascii() for line in lines[:-1])
+    assert lines[-1] == r"長江 \\"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(answers: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["table", "claims", "--format", "latex", "--storage", str(answers)])
+    texts = encode(pa.table({"gold": _TEXTS}), "latex").decode()
     page = (
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs}\\begin{document}\\tiny\n"
-        f"{result.stdout}\\end{{document}}"
+        f"{result.stdout}{texts}\\end{{document}}"
     )
     (tmp_path / "page.tex").write_text(page, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]

@@ -105,7 +105,7 @@ def test_rows_that_a_throttling_store_withholds_are_not_taken_for_damaged(
     ("uri", "complaint"),
     [
         ("s3://bucket/x?access_key=abc", r"takes endpoint_override, region, scheme after `\?`, got 'access_key'"),
-        ("s3://bucket/x?regio=eu", r"got 'regio' \(nearest: 'region'\)"),
+        ("s3://bucket/x?regio=eu", r"got 'regio', the nearest is 'region'"),
         ("s3://", "is s3://bucket/folder, got 's3://'"),
         ("s3://bucket//x", "is s3://bucket/folder"),
         ("hdfs://nowhere:1/x", "sweeps run on a folder or on gs://, s3://|that pyarrow opens"),
