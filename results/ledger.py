@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,7 @@ class Ledger:
         self._parts = PartReader(self.storage)
         self._superseded: dict[str, tuple[StoredTable, StoredTable, Superseded]] = {}
         self._idle: _Opened | None = None
+        self._answers: dict[str, pa.Table] | None = None
 
     def __repr__(self) -> str:
         return f"Ledger({self.storage.shown!r})"
@@ -88,6 +90,15 @@ class Ledger:
         """The stored tables whose parts `query` may read."""
         return needed_tables(set(re.findall(r"\w+", query.lower())))
 
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within it a question that was asked before has the answer it had: what a report says twice agrees, and costs once."""
+        before, self._answers = self._answers, {}
+        try:
+            yield
+        finally:
+            self._answers = before
+
     def table(self, name: str) -> pa.Table:
         """All rows of one table or view. Raises QueryError for a name that is not one of `results.views.COLUMNS`."""
         if name not in COLUMNS:
@@ -102,8 +113,17 @@ class Ledger:
         Raises QueryError for a statement that writes or reaches outside the ledger, for more than one statement, and
         for names that do not exist; NewerSchemaError for a part of a later version.
         """
+        if self._answers is None:
+            return self._ask(query, parameters)
+        question = json.dumps([query, parameters], default=str)
+        if question not in self._answers:
+            self._answers[question] = self._ask(query, parameters)
+        return self._answers[question]
+
+    def _ask(self, query: str, parameters: Mapping[str, Any] | None) -> pa.Table:
         check_reading(query)
-        tables = self.tables_read(query)
+        # Who asks many questions asks of all tables, and opening a connection costs more than most answers.
+        tables = self.tables_read(query) if self._answers is None else list(TABLES)
         for tries_left in reversed(range(_TRIES)):
             idle, self._idle = self._idle, None  # another thread meanwhile opens its own
             read = self._read(tables)

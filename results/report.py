@@ -62,8 +62,9 @@ def render_report(
     `sweep_id` chooses the grid or the search, the newest otherwise. With `reload_seconds` the page loads itself anew
     that often, for a file that is rewritten while a sweep runs. Raises QueryError for an unknown sweep.
     """
-    subject = load_subject(ledger, sweep_id)
-    sections = [section for build in _SECTIONS if (section := build(subject)) is not None]
+    with ledger.remembering():
+        subject = load_subject(ledger, sweep_id)
+        sections = [section for build in _SECTIONS if (section := build(subject)) is not None]
     figures = {name: figure for section in sections for name, figure in section.figures.items()}
     environment = _environment()
     scripts = [_vega_bundle(), _source("report.js")]

@@ -10,6 +10,7 @@ Hypotheses" (2005), §3.2. McNemar and Holm: statsmodels. t: scipy.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     from statsmodels.stats.multitest import multipletests
 
     known = [p for p in p_values if p is not None]
-    adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else ())
+    gc.freeze()  # multipletests collects garbage at each call, which takes longer the more objects there are
+    try:
+        adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else ())
+    finally:
+        gc.unfreeze()
     return [None if p is None else next(adjusted) for p in p_values]
 
 

@@ -273,8 +273,8 @@ from results.compact import compact
 while not Path(sys.argv[1], "done").exists():
     compact(sys.argv[1])
 """
-    env, ledger, seen = {**os.environ, "PYTHONPATH": str(ROOT)}, Ledger(tmp_path), set[str]()
     write_part(tmp_path, "reports", "r", [])
+    env, ledger, seen = {**os.environ, "PYTHONPATH": str(ROOT)}, Ledger(tmp_path), set[str]()
     with (
         subprocess.Popen([sys.executable, "-c", compactor, str(tmp_path)], env=env) as compacting,
         subprocess.Popen([sys.executable, "-c", writer, str(tmp_path)], env=env) as writing,

@@ -109,7 +109,9 @@ def test_models_are_compared_by_their_means_and_pay_for_all_their_trials(spent: 
 def test_bill_has_the_idle_slots_and_divides_by_what_was_completed(spent: Path) -> None:
     notes = efficiency_table(Ledger(spent), price=2.0)[1]
     assert notes[0].startswith("GPU-hours are wall hours x GPUs held")
-    assert notes[1].startswith("gpu_hours_per_em_point: useful hours above those of the cheapest completed trial, for each point")
+    assert notes[1].startswith(
+        "gpu_hours_per_em_point: useful hours above those of the cheapest completed trial, for each point"
+    )
     assert notes[2] == (
         "s1: 10 GPU-hours at 2 cost 20 (start-up 2.5%, useful 50.0%, lost 20.0%, idle 27.5%); "
         "per completed trial (4): 2.5 GPU-hours, 5"

@@ -183,6 +183,6 @@ def test_any_ledger_can_be_drawn(tmp_path: Path, state: str) -> None:
         synthetic_ledger(tmp_path, trainables=("exbert",))
     elif state == "nothing completed":
         synthetic_ledger(tmp_path, trainables=("distilbert",), orders=("shuffled",), failed=trials[:3], planned=trials[3:])
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(tmp_path, must_exist=False)
     for draw in GRID_FIGURES.values():
         assert encode_chart(draw(load_grid(ledger)), "svg").startswith(b"<svg")

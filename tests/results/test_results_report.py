@@ -69,7 +69,7 @@ class _Page(HTMLParser):
 
 
 def _render(storage: Path, sweep_id: str | None = None) -> _Page:
-    return _Page(render_report(Ledger(storage), generated_at=NOW, sweep_id=sweep_id))
+    return _Page(render_report(Ledger(storage, must_exist=False), generated_at=NOW, sweep_id=sweep_id))
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +297,10 @@ def test_ctrl_c_ends_a_watch_with_a_last_page(tmp_path: Path) -> None:
 
 
 def test_only_a_watched_page_loads_itself_anew(tmp_path: Path) -> None:
-    live = render_report(Ledger(tmp_path), generated_at=NOW, reload_seconds=7.4)
+    live = render_report(Ledger(tmp_path, must_exist=False), generated_at=NOW, reload_seconds=7.4)
     assert 'data-reload="7.4"' in live
     assert '<noscript><meta http-equiv="refresh" content="7"></noscript>' in live
-    assert 'http-equiv="refresh"' not in render_report(Ledger(tmp_path), generated_at=NOW)
+    assert 'http-equiv="refresh"' not in render_report(Ledger(tmp_path, must_exist=False), generated_at=NOW)
 
 
 @pytest.mark.parametrize("name", ["page.html", "folder"])

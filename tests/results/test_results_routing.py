@@ -219,7 +219,7 @@ def test_superseded_attempts_leave_the_table(routed: Path) -> None:
 
 def test_sweep_without_experts_gives_no_rows_and_says_why(complete: Path, tmp_path: Path) -> None:
     for storage, name in ((complete, "grid-1"), (tmp_path, "this ledger")):
-        table, notes = routing_table(Ledger(storage))
+        table, notes = routing_table(Ledger(storage, must_exist=False))
         assert (table.num_rows, table.column_names[:2]) == (0, ["trial_key", "trainable"])
         assert notes[0].startswith(f"no trial of {name} has measured expert layers: routing is recorded at each validation")
 

@@ -66,7 +66,7 @@ def test_python_variables_are_no_tables(complete: Path) -> None:
     [
         ("SELECT * FROM trails", "no table 'trails', the nearest is 'trials'; the tables are trials, plans"),
         ("SELECT squad_shar FROM trials", "no column 'squad_shar', the nearest is 'squad_share'"),
-        ("SELECT zzzz FROM routing", "no column 'zzzz'; routing has trial_key, attempt, step, epoch"),
+        ("SELECT zzzz FROM routing", "no column 'zzzz'; routing has trial_key, attempt, step, split, domain"),
         ("SELECT attempts, num_threads FROM trials", "have no column 'num_threads'; it is in attempts"),
         ("SELECT t.stpe FROM reports t", "no column 'stpe', the nearest is 'step'"),
         ("SELECT 1; SELECT 2", "one statement at a time, got 2"),

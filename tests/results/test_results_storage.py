@@ -58,7 +58,7 @@ def test_listing_names_what_is_there_and_no_more(storage: SweepStorage) -> None:
 
 
 def test_a_part_replaced_at_once_by_one_of_the_same_size_is_read_anew(storage: SweepStorage) -> None:
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     for step in (1, 2, 3):
         write_part(storage, "reports", "t-1", [{"trial_key": "t", "attempt": 1, "step": step}])
         assert ledger.sql("SELECT step FROM reports").to_pylist() == [{"step": step}]
@@ -89,7 +89,7 @@ def test_rows_that_a_throttling_store_withholds_are_not_taken_for_damaged(
     write_part(s3, "attempts", "t-1", [{"trial_key": "t", "attempt": 1}])
     monkeypatch.setitem(object_storage._RETRIES, "max_retries", 1)
     object_storage._store.cache_clear()
-    ledger = Ledger(s3)
+    ledger = Ledger(s3, must_exist=False)
     s3_server.throttled = "/t-1.parquet"
     try:
         with pytest.raises(OSError, match="503 Service Unavailable, SlowDown"):

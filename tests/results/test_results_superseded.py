@@ -83,7 +83,7 @@ def test_rows_that_count_are_those_that_comparing_all_rows_leaves(attempts: list
         for attempt in attempts:
             if not attempt["is_compacted"]:
                 _write(storage, attempt)
-        ledger = Ledger(storage)
+        ledger = Ledger(storage, must_exist=False)
         # The tables that the references read are named in them.
         assert _counted(ledger, "SELECT trial_key, attempt, step FROM reports") == _counted(ledger, BY_COMPARING_ROWS)
         assert _counted(ledger, "SELECT trial_key, attempt FROM predictions") == _counted(ledger, NEWEST_ATTEMPT)
