@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import ray
 from ray import tune
+from ray.air._internal import usage
 
 from orchestrator.backend import Listener
 from orchestrator.errors import SweepError
@@ -47,6 +48,9 @@ from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 from results.storage import StorageLike
 
 __all__ = ["RayBackend", "gpu_use_of", "param_space"]
+
+# It counts callbacks of MLflow, Comet and W&B, and imports these for it: seconds, wherever they are installed.
+usage.tag_callbacks = lambda callbacks: False
 
 _MAX_RESTARTS = 100
 """Of one trial in one run of Tune, should our own policies ever fail to end it."""

@@ -117,7 +117,7 @@ def _within_budget(work: Work, plan: Plan, storage: StorageLike, request: Reques
 
 def _prepare(todo: list[Trial], storage: StorageLike, say: Callable[[str], None]) -> None:
     """Builds the data that all trials read, and complains about bad input before anything is spent."""
-    from trainables.training.task import prepare_all  # brings the tokenizers
+    from trainables.training.preparation import prepare_all  # brings the tokenizers
 
     files = node_files(storage)
     for data in {trial.data.model_dump_json(): trial.data for trial in todo}.values():

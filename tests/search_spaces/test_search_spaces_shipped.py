@@ -10,7 +10,7 @@ from search_spaces.exbert import exbert, exbert_extended
 from search_spaces.registry import SHIPPED, load_space
 from search_spaces.space import Float, Int, Space, Value
 from trainables.embedded import ENCODER_PATH
-from trainables.models.encoder import encoder_config
+from trainables.models.encoder_config import encoder_config
 from trainables.registry import settings_of
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,14 +12,13 @@ import torch
 
 from trainables.config import QAConfig
 from trainables.data.counts import DomainCounts
-from trainables.data.errors import DataError
 from trainables.data.mixture import batches
 from trainables.data.pool import WindowPool
-from trainables.data.prepared import PreparedData, TrainingWindows, open_prepared
+from trainables.data.prepared import PreparedData, TrainingWindows
 from trainables.data.spec import DataSpec
-from trainables.models.encoder import encoder_config
+from trainables.training.preparation import prepared_for
 
-__all__ = ["HeldOut", "Task", "open_task", "prepare_all"]
+__all__ = ["HeldOut", "Task", "open_task"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +72,7 @@ def open_task(config: QAConfig, data: DataSpec, prepared_dir: Path) -> Task:
     Raises:
         DataError: rows that cannot be used, or fewer than the mixture needs.
     """
-    prepared = open_prepared(
-        data,
-        config.mixture,
-        max_length=config.training.max_length,
-        stride=config.training.stride,
-        prepared_dir=prepared_dir,
-        validation_examples=config.evaluation.validation_examples,
-        test_examples=config.evaluation.test_examples,
-    )
+    prepared = prepared_for(config, data, prepared_dir)
     return Task(
         config=config,
         pool=prepared.pool,
@@ -102,38 +93,3 @@ def _held_out(prepared: PreparedData) -> Iterator[HeldOut]:
                 windows=domain.windows_of(part),
                 group_ids=domain.group_ids(part),
             )
-
-
-def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path) -> Iterator[str]:
-    """Builds the features of all trials, checks that each can have what it asks for, and says what there is, line by line.
-
-    Raises:
-        DataError: rows that cannot be used, fewer than a mixture needs, or an encoder that does not fit the settings.
-    """
-    opened: dict[str, Mapping[str, DomainCounts]] = {}
-    for config, data in trials:
-        _check_encoder(config, data.encoder)
-        parts = (config.mixture, config.training, config.evaluation, data)
-        what = "".join(part.model_dump_json() for part in parts)
-        if what not in opened:
-            opened[what] = open_task(config, data, prepared_dir).counts
-    lines = (f"{name}: {domain.describe()}" for counts in opened.values() for name, domain in counts.items())
-    yield from dict.fromkeys(lines)
-
-
-def _check_encoder(config: QAConfig, encoder: str) -> None:
-    folder = Path(encoder)
-    if folder.is_dir() and not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
-        raise DataError(
-            f"an encoder folder holds weights (*.safetensors or *.bin), got {folder} without any; name another folder"
-        )
-    n_layers = getattr(config.model, "n_layers", None)
-    of_encoder = encoder_config(encoder, n_layers)
-    if config.training.max_length > of_encoder.max_position_embeddings:
-        raise DataError(
-            f"training.max_length must be at most {of_encoder.max_position_embeddings}, the positions of {encoder}, "
-            f"got {config.training.max_length}"
-        )
-    block = getattr(config.model, "moe_block", None)
-    if block is not None and block > of_encoder.n_layers:
-        raise DataError(f"model.moe_block must be in [1, {of_encoder.n_layers}], the blocks kept, got {block}")
