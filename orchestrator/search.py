@@ -87,10 +87,12 @@ class Search:
         self._waiting: deque[_Tried] = deque()  # to be handed out before anything new
         self._out: dict[str, _Tried] = {}  # by trial key
         self._set_aside: set[int] = set()  # not to be tried again in this run
+        self._unsaid: set[int] = set()  # decided to be ended, by a driver that died before it could say so
         self._is_blocked = False  # what comes next depends on a trial that was set aside
         self._show: Callable[[Trial], None] = lambda _: None
         self._rows = load_decisions(storage, plan.sweep_id)
         self._rebuild(retry)
+        self._unsaid |= {n for n, tried in self._tried.items() if tried.state != "running" and self._was_lost(tried)}
         self.total = self._most = max(self._spec.num_trials, len(self._tried))
         if self._spec.space.size is not None and self._tried and not self._running():
             self._look_ahead()
@@ -104,12 +106,15 @@ class Search:
     def num_left(self) -> int:
         """See `Work.num_left`."""
         promotable = self._spec.settings.variant == "promotion" and self._asha.promotable() is not None
-        return 0 if self._is_blocked else max(0, self._most - len(self._tried)) + len(self._running()) + promotable
+        to_run = max(0, self._most - len(self._tried)) + len(self._running()) + promotable
+        return len(self._unsaid) + (0 if self._is_blocked else to_run)
 
     @property
     def num_done(self) -> int:
         """See `Work.num_done`: also the paused ones are done, unless more reports take them up again."""
-        return sum(tried.state in ("completed", "stopped") for tried in self._tried.values())
+        return sum(
+            tried.state in ("completed", "stopped") and number not in self._unsaid for number, tried in self._tried.items()
+        )
 
     @property
     def num_stopped_early(self) -> int:
@@ -132,11 +137,14 @@ class Search:
             if tried.state == "running":
                 self._log.plan_trial(tried.number, tried.trial)
                 self._catch_up(tried)
+                if tried.state != "running" and self._was_lost(tried):
+                    self._unsaid.add(tried.number)
             if tried.state == "running" and tried.number not in self._set_aside:
                 self._waiting.append(tried)
-            elif tried.reason is not None and self._was_lost(tried):  # its driver died before it could say so
+            elif tried.number in self._unsaid:
                 self._show(tried.trial)
-                to_end.append((tried.trial.key, tried.reason))
+                to_end.append((tried.trial.key, str(tried.reason)))
+        self._unsaid.clear()
         return to_end
 
     def next(self) -> Trial | None:
@@ -341,6 +349,9 @@ class Search:
         return rows[0] if rows else {"status": "planned", "curve": None}
 
     def _was_lost(self, tried: _Tried) -> bool:
+        """True where the trial is to end for a reason that its attempt does not know of."""
+        if tried.reason is None:
+            return False
         rows = read_attempts(self._storage, tried.trial.key)
         return bool(rows) and rows[-1]["status"] == "lost" and rows[-1]["sweep_id"] == self._sweep_id
 

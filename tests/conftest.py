@@ -12,7 +12,7 @@ import yaml
 
 TINY: dict[str, Any] = {
     "encoder": "embedded",
-    "mixture_size": 40,
+    "mixture_size": 25,
     "shares": [0, 60],
     "orders": ["concatenated", "shuffled"],
     "trainables": ["distilbert", "exbert"],

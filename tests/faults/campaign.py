@@ -202,7 +202,7 @@ class Campaign:
         """Compares a finished sweep's ledger, and counts what is left beside it."""
         self.tally.storages += 1
         self.tally.litter.update(_sort_of(path) for path in litter(storage))
-        attempts = Ledger(storage).sql("SELECT status FROM attempts").to_pylist()
+        attempts = Ledger(storage, must_exist=False).sql("SELECT status FROM attempts").to_pylist()
         self.tally.attempts_left.update(row["status"] for row in attempts)
         return self.note(storage, survived, [*found, *self.golden.differences(storage)])
 

@@ -68,7 +68,7 @@ def litter(storage: Path) -> list[str]:
 
 
 def _measured(storage: Path) -> Rows:
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     return {table: _counted(ledger.sql(f"SELECT * FROM {table}").to_pylist()) for table in TABLES}
 
 
@@ -77,14 +77,17 @@ def _counted(rows: list[dict[str, Any]]) -> Counter[str]:
 
 
 def _statuses(storage: Path) -> dict[str, str]:
-    return {row["trial_key"]: row["status"] for row in Ledger(storage).sql("SELECT trial_key, status FROM trials").to_pylist()}
+    return {
+        row["trial_key"]: row["status"]
+        for row in Ledger(storage, must_exist=False).sql("SELECT trial_key, status FROM trials").to_pylist()
+    }
 
 
 def _completions(storage: Path) -> list[tuple[str, int]]:
     query = "SELECT trial_key, count_if(status = 'completed') AS times FROM attempts GROUP BY 1"
-    return [(row["trial_key"], row["times"]) for row in Ledger(storage).sql(query).to_pylist()]
+    return [(row["trial_key"], row["times"]) for row in Ledger(storage, must_exist=False).sql(query).to_pylist()]
 
 
 def _still_running(storage: Path) -> list[tuple[str, int]]:
     query = "SELECT trial_key, attempt FROM attempts WHERE status = 'running'"
-    return [(row["trial_key"], row["attempt"]) for row in Ledger(storage).sql(query).to_pylist()]
+    return [(row["trial_key"], row["attempt"]) for row in Ledger(storage, must_exist=False).sql(query).to_pylist()]

@@ -37,12 +37,12 @@ def run(campaign: Campaign, storage: Path, write_preset: Callable[..., Path], tm
 
 def trials(storage: Path, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
     query = f"SELECT {columns} FROM trials WHERE {where} ORDER BY ALL"
-    return [tuple(row.values()) for row in Ledger(storage).sql(query).to_pylist()]
+    return [tuple(row.values()) for row in Ledger(storage, must_exist=False).sql(query).to_pylist()]
 
 
 def attempts(storage: Path) -> list[tuple[Any, ...]]:
     query = "SELECT status, failure_class, micro_batches, count(*) FROM attempts GROUP BY ALL ORDER BY ALL"
-    return [tuple(row.values()) for row in Ledger(storage).sql(query).to_pylist()]
+    return [tuple(row.values()) for row in Ledger(storage, must_exist=False).sql(query).to_pylist()]
 
 
 def test_an_error_is_tried_once_more_and_then_kept_with_its_traceback(run: Run, faulty: Faulty, storage: Path) -> None:
@@ -110,7 +110,12 @@ def test_a_trial_that_hangs_is_ended_and_tried_again(run: Run, faulty: Faulty, s
     assert ended.status == 0
     assert "has not reported for 10 s" in ended.stderr
     assert ("failed", "timeout", 1, 1) in attempts(storage)
-    assert "_hang" in Ledger(storage).sql("SELECT error FROM attempts WHERE failure_class = 'timeout'").to_pylist()[0]["error"]
+    assert (
+        "_hang"
+        in Ledger(storage, must_exist=False)
+        .sql("SELECT error FROM attempts WHERE failure_class = 'timeout'")
+        .to_pylist()[0]["error"]
+    )
     assert campaign.golden.differences(storage) == []
 
 
@@ -187,7 +192,7 @@ def test_final_weights_are_kept_as_asked(run: Run, storage: Path, keep: str, lef
     assert sorted(named) == sorted(path.relative_to(storage).as_posix() for path in storage.glob("checkpoints/*/*"))
     if keep == "best":
         query = "SELECT trial_key FROM reports WHERE val_qa_loss IS NOT NULL ORDER BY step DESC, val_qa_loss LIMIT 1"
-        assert Ledger(storage).sql(query).to_pylist()[0]["trial_key"] in named[0]
+        assert Ledger(storage, must_exist=False).sql(query).to_pylist()[0]["trial_key"] in named[0]
 
 
 def test_the_account_of_a_troubled_sweep_adds_up(run: Run, faulty: Faulty, storage: Path) -> None:
@@ -197,9 +202,11 @@ def test_the_account_of_a_troubled_sweep_adds_up(run: Run, faulty: Faulty, stora
     killed = run("retry", "--failed", environment=faulty("slow"), once_said=("started", lambda pid: os.killpg(pid, 9)))
     assert killed.was_killed
     assert run("resume").status == 0  # that they are to be tried again is in the ledger too
-    [sweep] = Ledger(storage).sql("SELECT DISTINCT sweep_id FROM runs").to_pylist()
-    spending = load_spending(Ledger(storage), sweep["sweep_id"])
-    slots = Ledger(storage).sql("SELECT sum(wall_seconds * slots) AS seconds FROM runs").to_pylist()[0]["seconds"]
+    [sweep] = Ledger(storage, must_exist=False).sql("SELECT DISTINCT sweep_id FROM runs").to_pylist()
+    spending = load_spending(Ledger(storage, must_exist=False), sweep["sweep_id"])
+    slots = (
+        Ledger(storage, must_exist=False).sql("SELECT sum(wall_seconds * slots) AS seconds FROM runs").to_pylist()[0]["seconds"]
+    )
     assert spending.notes == ()
     assert sum(spending.seconds.values()) == pytest.approx(slots)
     assert spending.seconds["failed"] > 0

@@ -118,7 +118,7 @@ def test_bad_input_is_one_clear_line_before_any_trial(
     assert last.startswith("error: ")
     assert complaint in last
     assert "Traceback" not in err
-    assert Ledger(tmp_path / "storage").sql("SELECT count(*) AS n FROM attempts").to_pylist() == [{"n": 0}]
+    assert Ledger(tmp_path / "storage", must_exist=False).sql("SELECT count(*) AS n FROM attempts").to_pylist() == [{"n": 0}]
 
 
 def prepare_bad_files(folder: Path) -> None:

@@ -64,13 +64,13 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
 def status_counts(storage: Path) -> dict[str, int]:
     return {
         row["status"]: row["n"]
-        for row in Ledger(storage).sql("SELECT status, count(*) AS n FROM trials GROUP BY 1").to_pylist()
+        for row in Ledger(storage, must_exist=False).sql("SELECT status, count(*) AS n FROM trials GROUP BY 1").to_pylist()
     }
 
 
 def measured(storage: Path, like: Path | None = None) -> dict[str, list[dict[str, object]]]:
     """What the trials measured; only of those trials that `like` has, where it is given."""
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     rows = {table: ledger.sql(f"{query} ORDER BY ALL").to_pylist() for table, query in MEASURED.items()}
     keys = {row["trial_key"] for row in Ledger(like or storage).sql("SELECT trial_key FROM trials").to_pylist()}
     return {table: [row for row in found if row["trial_key"] in keys] for table, found in rows.items()}
@@ -97,7 +97,7 @@ def test_ray_leaves_the_ledger_of_the_plain_loop_and_a_second_run_runs_nothing(
     second = run_grid(preset, storage)
     assert second.returncode == 0
     assert "8 already done, 0 to run" in second.stderr
-    assert Ledger(storage).sql("SELECT max(attempts) AS n FROM trials").to_pylist() == [{"n": 1}]
+    assert Ledger(storage, must_exist=False).sql("SELECT max(attempts) AS n FROM trials").to_pylist() == [{"n": 1}]
     assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
 
 
@@ -114,7 +114,11 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     done = run_grid(preset, storage, "--set", "resources.max_concurrent=1")
     assert done.returncode == 1
     assert status_counts(storage) == {"completed": 1, "failed": 1}
-    [row] = Ledger(storage).sql("SELECT trial_key, attempts, error_type, error FROM trials WHERE status = 'failed'").to_pylist()
+    [row] = (
+        Ledger(storage, must_exist=False)
+        .sql("SELECT trial_key, attempts, error_type, error FROM trials WHERE status = 'failed'")
+        .to_pylist()
+    )
     assert (row["trial_key"], row["attempts"], row["error_type"]) == (broken, 2, "FileExistsError")
     assert "Traceback" in row["error"]
     assert "save_final_weights" in row["error"]
@@ -133,7 +137,7 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     )
     assert retried.returncode == 0, retried.stderr
     assert status_counts(storage) == {"completed": 2}
-    assert Ledger(storage).sql("SELECT DISTINCT error FROM trials").to_pylist() == [{"error": None}]
+    assert Ledger(storage, must_exist=False).sql("SELECT DISTINCT error FROM trials").to_pylist() == [{"error": None}]
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(
@@ -171,7 +175,9 @@ def test_two_sweeps_at_once_run_a_trial_that_they_share_once(tmp_path: Path, pre
         assert part.returncode == 0, part.stderr
         assert whole.wait(timeout=240) == 0
     assert status_counts(storage) == {"completed": 8}
-    assert Ledger(storage).sql("SELECT max(attempt) AS n, count(*) AS rows FROM attempts").to_pylist() == [{"n": 1, "rows": 8}]
+    assert Ledger(storage, must_exist=False).sql("SELECT max(attempt) AS n, count(*) AS rows FROM attempts").to_pylist() == [
+        {"n": 1, "rows": 8}
+    ]
 
 
 @pytest.mark.slow

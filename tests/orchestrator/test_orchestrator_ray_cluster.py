@@ -72,7 +72,7 @@ class Sweep:
     """A driver on the cluster, and what it has said and recorded so far."""
 
     def __init__(self, cluster: Any, preset: Path, storage: Path, said: Path) -> None:
-        self._ledger, self._said = Ledger(storage), said
+        self._ledger, self._said = Ledger(storage, must_exist=False), said
         arguments = ["grid", "--preset", str(preset), "--storage", str(storage), "--address", cluster.address]
         with said.open("wb") as stderr:
             self.driver = subprocess.Popen([sys.executable, "-m", "orchestrator.run", *arguments], stderr=stderr)

@@ -42,10 +42,12 @@ def test_reports_are_in_the_ledger_as_soon_as_they_are_added(storage: Path) -> N
     recorder = AttemptRecorder(writer(storage), dict(ATTEMPT))
     for step in (5, 10):
         recorder.add(a_report(step), wall_seconds=step / 5)
-        rows = Ledger(storage).sql("SELECT step, wall_seconds, train_qa_loss, val_qa_loss FROM reports ORDER BY step")
+        rows = Ledger(storage, must_exist=False).sql(
+            "SELECT step, wall_seconds, train_qa_loss, val_qa_loss FROM reports ORDER BY step"
+        )
         assert rows.to_pylist()[-1] == {"step": step, "wall_seconds": step / 5, "train_qa_loss": 1.5, "val_qa_loss": None}
     assert len(list((storage / "ledger" / "reports").glob("*.parquet"))) == 1
-    extra = Ledger(storage).sql("SELECT extra['temperature'] AS t FROM reports").to_pylist()
+    extra = Ledger(storage, must_exist=False).sql("SELECT extra['temperature'] AS t FROM reports").to_pylist()
     assert extra == [{"t": 0.5}] * 2
 
 
@@ -89,7 +91,7 @@ def test_a_storage_that_is_away_for_a_while_loses_nothing(storage: Path) -> None
     recorder = AttemptRecorder(LedgerWriter(storage, 60, say), dict(ATTEMPT))
     storage.rename(storage.parent / "away")
     recorder.add(a_report(5), wall_seconds=1)
-    assert Ledger(storage).sql("SELECT step FROM reports").to_pylist() == [{"step": 5}]
+    assert Ledger(storage, must_exist=False).sql("SELECT step FROM reports").to_pylist() == [{"step": 5}]
     assert "has vanished" in waits[0]
     assert waits[-1] == ""
 
@@ -116,7 +118,7 @@ def test_events_roll_over_into_further_parts(storage: Path, monkeypatch: pytest.
     for attempt in range(1, 8):
         log.add("0" * 16, "running", attempt=attempt)
     assert len(list((storage / "ledger" / "events").glob("*.parquet"))) == 3
-    assert Ledger(storage).sql("SELECT count(*) AS n FROM events").to_pylist() == [{"n": 7}]
+    assert Ledger(storage, must_exist=False).sql("SELECT count(*) AS n FROM events").to_pylist() == [{"n": 7}]
 
 
 def test_a_clock_that_is_set_back_does_not_turn_the_order_of_events(storage: Path) -> None:
@@ -124,17 +126,17 @@ def test_a_clock_that_is_set_back_does_not_turn_the_order_of_events(storage: Pat
     log = events(storage, lambda: next(jumps), newest=NOW + timedelta(hours=1))
     for status in ("running", "lost", "running"):
         log.add("0" * 16, status)
-    rows = Ledger(storage).sql("SELECT status, happened_at FROM events ORDER BY happened_at").to_pylist()
+    rows = Ledger(storage, must_exist=False).sql("SELECT status, happened_at FROM events ORDER BY happened_at").to_pylist()
     assert [row["status"] for row in rows] == ["running", "lost", "running"]
     assert rows[0]["happened_at"] > NOW + timedelta(hours=1)
-    assert Ledger(storage).sql("SELECT status FROM trials").to_pylist() == [{"status": "running"}]
+    assert Ledger(storage, must_exist=False).sql("SELECT status FROM trials").to_pylist() == [{"status": "running"}]
 
 
 def test_an_attempt_whose_worker_is_gone_is_closed_with_the_time_it_held(storage: Path) -> None:
     row = {**ATTEMPT, "startup_seconds": 2.0, "train_seconds": 1.0, "gpu_seconds": None}
     AttemptRecorder(writer(storage), dict(row))
     close_attempt(writer(storage), row, held=(10.0, 0.5))
-    [closed] = Ledger(storage).sql("SELECT * FROM attempts").to_pylist()
+    [closed] = Ledger(storage, must_exist=False).sql("SELECT * FROM attempts").to_pylist()
     assert (closed["status"], closed["failure_class"]) == ("lost", "lost")
     assert (closed["train_seconds"], closed["gpu_seconds"]) == (8.0, 5.0)
 
@@ -142,6 +144,6 @@ def test_an_attempt_whose_worker_is_gone_is_closed_with_the_time_it_held(storage
 def test_a_run_is_one_row_that_says_how_it_ended(storage: Path) -> None:
     log = RunLog(writer(storage), {"run_id": "run-1", "sweep_id": "grid-1", "started_at": NOW, "slots": 2}, lambda: NOW)
     log.beat()
-    assert Ledger(storage).sql("SELECT ended, slots FROM runs").to_pylist() == [{"ended": None, "slots": 2}]
+    assert Ledger(storage, must_exist=False).sql("SELECT ended, slots FROM runs").to_pylist() == [{"ended": None, "slots": 2}]
     log.end("budget")
-    assert Ledger(storage).sql("SELECT ended FROM runs").to_pylist() == [{"ended": "budget"}]
+    assert Ledger(storage, must_exist=False).sql("SELECT ended FROM runs").to_pylist() == [{"ended": "budget"}]

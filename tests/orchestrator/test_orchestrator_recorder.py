@@ -68,7 +68,7 @@ def attempt(storage: Path, number: int, status: str = "running", run_id: str = "
 
 
 def events(storage: Path) -> list[tuple[str, str]]:
-    rows = Ledger(storage).sql("SELECT status, failure_class FROM events ORDER BY happened_at").to_pylist()
+    rows = Ledger(storage, must_exist=False).sql("SELECT status, failure_class FROM events ORDER BY happened_at").to_pylist()
     return [tuple(row.values()) for row in rows]
 
 
@@ -77,7 +77,7 @@ def test_a_worker_that_vanished_is_lost_and_its_row_closed(recorder: Recorder, s
     attempt(storage, 1)
     assert recorder.errored(KEY, "ActorDiedError", "gone")
     assert events(storage) == [("running", None), ("lost", "lost")]
-    [row] = Ledger(storage).sql("SELECT status, failure_class, gpu_seconds FROM attempts").to_pylist()
+    [row] = Ledger(storage, must_exist=False).sql("SELECT status, failure_class, gpu_seconds FROM attempts").to_pylist()
     assert (row["status"], row["failure_class"]) == ("lost", "lost")
     assert row["gpu_seconds"] > 0
 

@@ -22,7 +22,7 @@ def completed(tmp_path: Path, preset_file: Callable[..., Path], cli: Cli) -> tup
     preset = preset_file(trainables=["exbert"], shares=[60], orders=["shuffled"])
     code, _, err = cli("grid", "--preset", str(preset), "--storage", str(storage), "--backend", "inline")
     assert code == 0, err
-    return storage, Ledger(storage).sql("SELECT trial_key FROM trials").to_pylist()[0]["trial_key"]
+    return storage, Ledger(storage, must_exist=False).sql("SELECT trial_key FROM trials").to_pylist()[0]["trial_key"]
 
 
 def test_a_replayed_trial_is_identical_and_leaves_the_storage_as_it_was(completed: tuple[Path, str], cli: Cli) -> None:

@@ -42,7 +42,7 @@ MEASURED = ("reports", "evaluations", "predictions", "routing")
 
 def measured(storage: str | Path) -> dict[str, list[dict[str, Any]]]:
     """All that a ledger says was measured, but for which attempt did and how long it took."""
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     left_out = {"reports": "EXCLUDE (attempt, wall_seconds)"}
     return {
         table: ledger.sql(f"SELECT * {left_out.get(table, 'EXCLUDE (attempt)')} FROM {table} ORDER BY ALL").to_pylist()
@@ -72,7 +72,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 def everything_in(storage: str) -> str:
     """All rows of all tables of a ledger, as text."""
-    ledger = Ledger(storage)
+    ledger = Ledger(storage, must_exist=False)
     return "".join(str(ledger.sql(f"SELECT * FROM {table}").to_pylist()) for table in ("plans", "attempts", "events", "runs"))
 
 

@@ -47,7 +47,7 @@ def command(preset: Path, storage: Path, *arguments: str) -> list[str]:
 
 
 def rows(storage: Path, query: str) -> list[dict[str, Any]]:
-    return Ledger(storage).sql(query).to_pylist()
+    return Ledger(storage, must_exist=False).sql(query).to_pylist()
 
 
 DECIDED = (

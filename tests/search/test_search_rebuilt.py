@@ -118,8 +118,10 @@ def test_a_stop_that_its_driver_could_not_carry_out_is_carried_out_by_the_next(
     assert stop == "asha (rung 1)"
     first.kill()
     second = driver(plan)
+    num_left, num_done = second.search.num_left, second.search.num_done
     assert second.begin() == [(trial.key, "asha (rung 1)")]
     assert second.shown == [trial.key]
+    assert (second.search.num_left, second.search.num_done) == (num_left - 1, num_done + 1)
     third = driver(plan)
     assert third.begin() == []
     assert second.search.num_left == third.search.num_left
