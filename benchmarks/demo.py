@@ -30,7 +30,7 @@ def resident_bytes(process: psutil.Process) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for each in [process, *process.children(recursive=True)]:
         try:
-            kind = "worker" if "ray::ResourceTrainable" in " ".join(each.cmdline()) else "other"
+            kind = "worker" if "ray::TrialActor" in " ".join(each.cmdline()) else "other"
             sizes[f"{kind} {each.pid}"] = each.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -32,6 +32,7 @@ from orchestrator.plan import Plan
 from orchestrator.preset import Resources
 from orchestrator.ray_cluster import (
     NodeWatch,
+    check_joined,
     check_storage_is_shared,
     growth,
     heed_drain,
@@ -175,7 +176,7 @@ class RayBackend:
     def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """See `orchestrator.backend.Backend.run`."""
         check_storage_is_shared(settings.storage)
-        self._watch.on_join = partial(check_storage_is_shared, settings.storage)
+        self._watch.on_join = partial(check_joined, settings.storage)
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = Relay(listener, self._watch)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from results.storage import StorageLike
 __all__ = [
     "NodeWatch",
     "check_environments",
+    "check_joined",
     "check_storage_is_shared",
     "growth",
     "heed_drain",
@@ -143,15 +145,26 @@ def check_storage_is_shared(storage: StorageLike) -> None:
 
 def check_environments() -> None:
     """Asks every node once what it runs. Raises SweepError: a node runs other versions or other code than this process."""
+    try:
+        _compare_environments()
+    except ray.exceptions.RayError as error:
+        raise SweepError(f"a node cannot say what it runs: {str(error).strip().splitlines()[-1]}") from error
+
+
+def check_joined(storage: StorageLike) -> None:
+    """What was checked of all nodes at the start, now that more have joined.
+
+    Raises:
+        SweepError: a node runs something else than this process, or does not see the storage.
+        RayError: a node does not answer (any more).
+    """
+    _compare_environments()
+    check_storage_is_shared(storage)
+
+
+def _compare_environments() -> None:
     alive = {node["NodeID"]: Node.of(node) for node in nodes()}
-
-    def ask(node_ids: list[str]) -> list[dict[str, str]]:
-        try:
-            return on_nodes(described_environment(), node_ids)
-        except ray.exceptions.RayError as error:
-            raise SweepError(f"a node cannot say what it runs: {str(error).strip().splitlines()[-1]}") from error
-
-    check_same_environment(alive, ask)
+    check_same_environment(alive, partial(on_nodes, described_environment()))
 
 
 @contextmanager

@@ -199,17 +199,17 @@ class Ledger:
         with ctrl_c():
             connection = connect()
             create_relations(connection, self.storage, read)
-            create_views(connection, self.storage, read, lambda table: self._find_superseded(table, read))
+            create_views(connection, self.storage, read, lambda table: self._find_superseded(connection, table, read))
             lock(connection, self._limits, local_files(self.storage, read.values()))
         return connection
 
-    def _find_superseded(self, table: str, read: Mapping[str, StoredTable]) -> Superseded:
+    def _find_superseded(
+        self, connection: duckdb.DuckDBPyConnection, table: str, read: Mapping[str, StoredTable]
+    ) -> Superseded:
         """Found anew only when the table or the attempts have changed."""
         stored, attempts = read[table], read["attempts"]
         known = self._superseded.get(table)
         if known is None or known[0] is not stored or known[1] is not attempts:
-            with duckdb.connect() as connection:
-                create_relations(connection, self.storage, {table: stored, "attempts": attempts})
-                known = (stored, attempts, find_superseded(connection, stored, f"_uncompacted_{table}"))
+            known = (stored, attempts, find_superseded(connection, stored, f"_uncompacted_{table}"))
             self._superseded[table] = known
         return known[2]

@@ -18,7 +18,7 @@ from results.schema import TABLES, arrow_schema
 from results.sql_text import sql_text, sql_type
 from results.storage import Storage
 from results.superseded import SUPERSEDED, Superseded, current_rows
-from results.views import VIEWS, raw_name
+from results.views import VIEWS, needed_tables, raw_name
 
 __all__ = ["create_relations", "create_views", "local_files"]
 
@@ -45,7 +45,11 @@ def create_views(
     stored: Mapping[str, StoredTable],
     find: Callable[[str], Superseded],
 ) -> None:
-    """The views that users query, over what `create_relations` made; `find` tells what does not count of a table."""
+    """The views that users query, over what `create_relations` made; `find` tells what does not count of a table.
+
+    `trials` and `spending` take DuckDB longer than the rest: they are left out where `stored` lacks what they read, unless it
+    is empty, as for a query of the catalogue.
+    """
     for table in SUPERSEDED:
         if table not in stored:
             connection.execute(f"CREATE VIEW {table} AS FROM {raw_name(table)}")
@@ -59,7 +63,8 @@ def create_views(
             (limited if is_limited else untouched).append(query)
         connection.execute(f"CREATE VIEW {table} AS {current_rows(table, found, untouched, limited)}")
     for name, query in VIEWS.items():
-        connection.execute(f"CREATE VIEW {name} AS {query}")
+        if not stored or all(table in stored for table in needed_tables({name})):
+            connection.execute(f"CREATE VIEW {name} AS {query}")
 
 
 def _uncompacted(connection: duckdb.DuckDBPyConnection, storage: Storage, stored: StoredTable) -> str:

@@ -95,21 +95,27 @@ _BY_ATTEMPT = """
 
 
 def find_superseded(connection: duckdb.DuckDBPyConnection, stored: StoredTable, uncompacted: str) -> Superseded:
-    """What does not count of `stored`. The connection has `attempts`, and a relation `uncompacted` of the parts' own rows."""
+    """What does not count of `stored`.
+
+    The connection has `attempts`, and a relation `uncompacted` of the parts' own rows; it is left as it was.
+    """
     identity = [name for name in SUPERSEDED[stored.table] if name != "trial_key"]
     connection.register("_index", stored.index)
     pairs = "SELECT trial_key, attempt, first_step, is_clean FROM _index UNION ALL " + _pairs(uncompacted, identity)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE pairs AS {pairs}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE limits AS {_BY_STEP if identity else _BY_ATTEMPT}")
+    connection.execute(f"CREATE TEMP TABLE pairs AS {pairs}")
+    connection.execute(f"CREATE TEMP TABLE limits AS {_BY_STEP if identity else _BY_ATTEMPT}")
     # Whatever an attempt holds in several files, a limit on it is a limit on all of them.
     files = "SELECT DISTINCT file FROM _index JOIN limits ON {on}".format(on=_SAME_ATTEMPT.format(left="_index"))
     own = f"SELECT count(*) > 0 FROM {uncompacted} AS own JOIN limits ON {_SAME_ATTEMPT.format(left='own')}"
-    return Superseded(
+    found = Superseded(
         limits=connection.sql("SELECT trial_key, attempt, keep_until FROM limits").to_arrow_table(),
         compared=connection.sql("SELECT DISTINCT trial_key FROM limits WHERE is_compared").to_arrow_table(),
         in_files=frozenset(name for (name,) in connection.sql(files).fetchall()),
         in_own=bool(connection.sql(own).fetchall()[0][0]),
     )
+    connection.execute("DROP TABLE pairs; DROP TABLE limits")
+    connection.unregister("_index")
+    return found
 
 
 _SAME_ATTEMPT = "{left}.trial_key = limits.trial_key AND {left}.attempt IS NOT DISTINCT FROM limits.attempt"

@@ -46,7 +46,7 @@ def verify(ledger: Ledger, now: datetime, abandoned_after: timedelta = ABANDONED
 
     Raises NewerSchemaError for a part of a later version.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ledger.remembering():
         warnings.simplefilter("ignore", LedgerWarning)  # an unreadable part is a finding
         bad, num_parts = ledger.verify()
         findings = [*_unreadable(ledger, bad), *_left_behind(ledger, now, abandoned_after)]

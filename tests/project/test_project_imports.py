@@ -87,6 +87,7 @@ print("IMPORTED", *sorted({name.partition(".")[0] for name in sys.modules}))
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=lambda arguments: " ".join(arguments[:3]))
 def test_looking_imports_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
     filled = [argument.format(storage=tmp_path) for argument in arguments]
     done = subprocess.run([sys.executable, "-c", RUN_AND_LIST, *filled], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.rpartition("IMPORTED")[2].split())

@@ -1,0 +1,65 @@
+"""How much longer a sweep takes than its training steps alone would: the grid on the embedded default, on a local Ray.
+
+    python benchmarks/makespan.py [--seeds 1]
+
+Wall time of the command from its start to its exit, over the sum of all training steps divided by the number of slots:
+start-up, imports, preparing data, evaluating, recording and idle slots are all in it. Goals: 1.15 for the 24 trials of one
+seed, 1.05 for the 96 of four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from results.ledger import Ledger
+from results.spending import load_spending
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Runs the grid once and prints where its time went."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1, help="24 trials each")
+    seeds = list(range(parser.parse_args().seeds))
+    with tempfile.TemporaryDirectory() as folder:
+        wall, steps = _run(Path(folder), seeds)
+        ledger = Ledger(folder)
+        [run] = ledger.sql("SELECT sweep_id, slots, wall_seconds FROM runs").to_pylist()
+        [cost] = ledger.sql("SELECT count(*) AS trials, sum(train_seconds) AS inside FROM attempts").to_pylist()
+        spent = load_spending(ledger, run["sweep_id"]).seconds
+    ideal = sum(steps) / run["slots"]
+    table = Table("trials", "slots", "wall, s", "steps ÷ slots, s", "wall ÷ that", "the rest of the slots' seconds")
+    rest = {
+        "evaluating, loading and saving in trials": cost["inside"] - sum(steps),
+        "start-up of trials": spent["start-up"],
+        "idle": spent["idle"],
+        "before and after the run": (wall - run["wall_seconds"]) * run["slots"],
+    }
+    told = ", ".join(f"{name} {seconds / (wall * run['slots']):.1%}" for name, seconds in rest.items())
+    table.add_row(str(cost["trials"]), str(run["slots"]), f"{wall:.1f}", f"{ideal:.1f}", f"{wall / ideal:.2f}", told)
+    Console().print(table)
+
+
+def _run(storage: Path, seeds: list[int]) -> tuple[float, list[float]]:
+    """Wall seconds of the whole command, and of each training step."""
+    log = storage / "steps"
+    paths = os.pathsep.join([str(ROOT / "benchmarks" / "step_clock"), str(ROOT)])
+    command = [sys.executable, "-m", "orchestrator.run", "grid", "--yes", "--set", f"seeds={seeds}", "--storage", str(storage)]
+    began = time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": paths, "STEP_CLOCK": str(log)}
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment)
+    return time.perf_counter() - began, [float(line) for line in log.read_text(encoding="ascii").splitlines()]
+
+
+if __name__ == "__main__":
+    main()
