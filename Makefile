@@ -16,7 +16,7 @@ demo: $(VENV)/.sweep        ## the 24-model grid on the embedded default, then i
 	@$(RUN) -m results report
 
 test: $(VENV)/.test         ## all tests
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(VENV)/.test  ## kill sweeps at hundreds of moments and compare what they leave
 	$(RUN) -m pytest tests/faults -m faults

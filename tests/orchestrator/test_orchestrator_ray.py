@@ -167,6 +167,7 @@ def test_a_second_driver_on_the_same_sweep_is_refused(tmp_path: Path, preset_fil
         assert f"is being run by process {driver.pid}" in second.stderr
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_run_a_trial_that_they_share_once(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
     preset, storage = preset_file(), tmp_path / "storage"
     with running_grid(preset, storage, "--backend", "inline") as whole:
