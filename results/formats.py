@@ -113,16 +113,26 @@ _LATEX_SPECIAL = {
 _LATEX_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
 
+_LATEX_SET = re.compile("[\xa0-\u0148\u014a-\u017e\u0391-\u03c9‐‒-‧‰-″€←-↔√∞≈≠≤≥]")
+"""Characters beyond ASCII that LaTeX sets without further packages, by pylatexenc's commands (2.11, tried one by one)."""
+
+
 @cache
 def _latex_encoder() -> UnicodeToLatexEncoder:
-    from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
+    from pylatexenc.latexencode import (
+        RULE_DICT,
+        UnicodeToLatexConversionRule,
+        UnicodeToLatexEncoder,
+        get_builtin_uni2latex_dict,
+    )
 
     special = {ord(character): command for character, command in _LATEX_SPECIAL.items()}
+    letters = {code: command for code, command in get_builtin_uni2latex_dict().items() if _LATEX_SET.match(chr(code))}
     ours = UnicodeToLatexConversionRule(RULE_DICT, special, replacement_latex_protection="none")
     return UnicodeToLatexEncoder(
-        conversion_rules=[ours, "defaults"],
+        conversion_rules=[ours, UnicodeToLatexConversionRule(RULE_DICT, letters)],
         replacement_latex_protection="braces-all",
-        unknown_char_policy="keep",
+        unknown_char_policy="unihex",
         unknown_char_warning=False,
     )
 
@@ -130,7 +140,7 @@ def _latex_encoder() -> UnicodeToLatexEncoder:
 def _latex(table: pa.Table) -> str:
     """A tabular for `\\usepackage{booktabs}` and `\\usepackage[T1]{fontenc}`, text escaped, numbers to the right.
 
-    Scripts that LaTeX has no commands for stay as they are: XeLaTeX and LuaLaTeX set them.
+    Characters that it would need further packages for are named by their code point, as U+9577.
     """
     encoder = _latex_encoder()
 
