@@ -46,6 +46,8 @@ _NODES_GONE_SECONDS = 20.0
 
 _DRAIN_LOOK_SECONDS = 2.0
 
+_TRIES, _LOOK_SECONDS = 5, 2.0
+
 _SHOWN_OF_AN_ERROR = 400  # characters; Ray's messages run over many lines
 
 _OBJECT_STORE_BYTES = 100 * 1024**2  # no data goes through Ray; its least is 75 MiB
@@ -127,7 +129,23 @@ def check_storage_is_shared(storage: StorageLike) -> None:
 
     Raises:
         SweepError: some node does not see the storage.
+        RayError: a node does not answer.
     """
+    _patiently(partial(_check_storage, storage))
+
+
+def _patiently(check: Callable[[], None]) -> None:
+    """Checks again where nodes do not answer: they may just be taken away, and are not asked the next time."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return check()
+        except ray.exceptions.RayError:
+            if not tries_left:
+                raise
+        time.sleep(_LOOK_SECONDS)
+
+
+def _check_storage(storage: StorageLike) -> None:
     here = ray.get_runtime_context().get_node_id()
     others = [node["NodeID"] for node in nodes() if node["NodeID"] != here]
     if not others:
@@ -146,7 +164,7 @@ def check_storage_is_shared(storage: StorageLike) -> None:
 def check_environments() -> None:
     """Asks every node once what it runs. Raises SweepError: a node runs other versions or other code than this process."""
     try:
-        _compare_environments()
+        _patiently(_compare_environments)
     except ray.exceptions.RayError as error:
         raise SweepError(f"a node cannot say what it runs: {str(error).strip().splitlines()[-1]}") from error
 

@@ -9,6 +9,8 @@ from golden import Golden
 from lan import SHARED, lacking
 from on_prem import OnPrem, on_prem
 
+from trainables.embedded import write_corpora
+
 NOTICED_SOON = (
     "export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=2000"
     " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3\n"
@@ -39,8 +41,12 @@ def cluster() -> Iterator[OnPrem]:
 
 @pytest.fixture(scope="session")
 def grid(cluster: OnPrem, write_preset: Callable[..., Path]) -> str:
-    """The command, with a preset that all hosts see."""
-    write_preset(cluster.lan.shared, **GRID)
+    """The command, with a preset and corpora that all hosts see."""
+    files = write_corpora(cluster.lan.shared, train_rows=200, test_rows=60)
+    domains = {
+        name: {part: str(SHARED / files[f"{name}_{part}"].name) for part in ("train", "test")} for name in ("squad", "bioasq")
+    }
+    write_preset(cluster.lan.shared, domains=domains, **GRID)
     return f"python -m orchestrator.run grid --yes --preset {SHARED}/tiny.yaml"
 
 

@@ -64,10 +64,15 @@ class FakeCluster:
         assert started.wait(timeout=120) == 0, self.said
 
     def _configuration(self, node_types: Mapping[str, Any]) -> dict[str, Any]:
+        from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
+
         head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+        # All nodes have one address; and there is nothing to set up on them.
+        how = {"use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True}
         return {
+            **BASE_READONLY_CONFIG,  # what Ray fills in for other providers: the file of this one's defaults it does not ship
             "cluster_name": "fake",
-            "provider": {"type": "fake_multinode", "gcs_address": self.address},
+            "provider": {"type": "fake_multinode", "gcs_address": self.address, **how},
             "max_workers": sum(kind["max_workers"] for kind in node_types.values()),
             "idle_timeout_minutes": _IDLE_MINUTES,
             "available_node_types": {"ray.head.default": head, **node_types},

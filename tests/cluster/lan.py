@@ -169,11 +169,10 @@ class Lan:
 
     def _cable(self, host: Host, link: str, share: str) -> None:
         for where, command in (
-            (host, ["mount", "-o", f"remount,bind,{share}", str(SHARED)]),
             (self.laptop, ["ip", "link", "set", f"port-{host.name}", link]),
+            (host, ["mount", "-o", f"remount,bind,{share}", str(SHARED)]),
         ):
-            done = where.run(*command)
-            assert done.returncode == 0, done.stdout
+            _wait_until(lambda where=where, command=command: not where.run(*command).returncode, f"{command} has failed")
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class OnPrem:
             "worker_ips: [192.168.1.11, 192.168.1.12]": f"worker_ips: [{workers}]",
             "ssh_user: sweeps": "ssh_user: root",
             "ray start --head ": f"ray start --head {_FEW_BYTES} ",
-            "ray start --address=": f"ray start --num-cpus=1 --num-gpus=1 {_FEW_BYTES} --address=",
+            "ray start --include-log-monitor=False --address=": f"ray start --num-cpus=1 --num-gpus=1 {_FEW_BYTES} "
+            "--include-log-monitor=False --address=",
         }
 
     def type(self, command: str, seconds: float = 900) -> subprocess.CompletedProcess[str]:

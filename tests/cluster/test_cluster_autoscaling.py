@@ -23,6 +23,13 @@ NODE_TYPES = {
 }
 
 
+LONG = {
+    "mixture_size": 40,
+    "training": {"epochs": 60, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+}
+"""Some ten seconds a trial, so that one node is not done with all of them before another one has come."""
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[FakeCluster]:
     with fake_cluster(NODE_TYPES) as cluster:
@@ -33,7 +40,7 @@ def cluster() -> Iterator[FakeCluster]:
 def test_a_grid_on_gpus_brings_nodes_up_and_leaves_none_behind(
     cluster: FakeCluster, tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:
-    preset = preset_file(trainables=["distilbert"], resources={})  # gpus_per_trial: auto
+    preset = preset_file(trainables=["distilbert"], resources={}, **LONG)  # gpus_per_trial: auto
     assert cluster.worker_ids() == set()
     driver = cluster.sweep("grid", "--preset", str(preset), "--storage", str(tmp_path / "storage"))
     assert driver.wait(timeout=300) == 0, cluster.said
@@ -50,8 +57,8 @@ def test_a_grid_on_gpus_brings_nodes_up_and_leaves_none_behind(
 def test_a_search_has_as_many_trials_under_way_as_the_cluster_can_come_to_hold(
     cluster: FakeCluster, tmp_path: Path, preset_file: Callable[..., Path]
 ) -> None:
-    search = {"space": "exbert_embedded", "trials": 2, "max_epochs": 1, "grace": 1}
-    preset = preset_file(resources={}, search=search)
+    search = {"space": "exbert_embedded", "trials": 2, "max_epochs": 60, "grace": 60}
+    preset = preset_file(resources={}, search=search, mixture_size=40)
     driver = cluster.sweep("search", "--preset", str(preset), "--storage", str(tmp_path / "storage"), "--yes")
     assert driver.wait(timeout=300) == 0, cluster.said
     query = "SELECT DISTINCT node_id FROM attempts"

@@ -97,6 +97,9 @@ def test_when_the_head_dies_ray_up_and_the_same_command_finish_the_sweep(cluster
 def test_ray_down_leaves_nothing(cluster: OnPrem) -> None:
     down = cluster.down()
     assert down.returncode == 0, down.stdout
-    took = wait_until(lambda: not cluster.ray_processes(), 240, "no process of Ray is left on any node")
+    try:
+        took = wait_until(lambda: not cluster.ray_processes(), 240, "no process of Ray is left on any node")
+    finally:
+        print(cluster.ray_processes())
     assert [node.listeners() for node in cluster.lan.nodes] == [[], [], []]
     print(json.dumps({"down: nothing left after": took}))
