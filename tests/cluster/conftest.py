@@ -21,7 +21,7 @@ GRID: dict[str, Any] = {
     "orders": ["shuffled"],
     "shares": [0, 40, 80],
     "mixture_size": 40,
-    "training": {"epochs": 60, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "training": {"epochs": 90, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
     "recovery": {"checkpoint_seconds": 0, "max_retries": 0},  # a lost node that counted as a failure would fail its trial
 }
 """Six trials of ten seconds or more."""

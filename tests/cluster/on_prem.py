@@ -109,8 +109,8 @@ class OnPrem:
         assert done.returncode == 0, done.stdout
 
     def status(self, name: str) -> str:
-        """What `ray job status` says: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, among other words."""
-        return self.lan.head.login(f"ray job status {name}").stdout
+        """What `ray job status` says, in capitals: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, among other words."""
+        return self.lan.head.login(f"ray job status {name}").stdout.upper()
 
     def log(self, name: str) -> str:
         """What a job has said."""

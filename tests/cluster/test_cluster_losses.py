@@ -59,6 +59,9 @@ def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluste
     cluster.lan.mend(first)
     told["cut: trains again after mending"] = wait_until(lambda: begun_on(storage, first, before), 240, "it trains again")
 
+    wait_until(
+        lambda: any(row["host"] == second.name and row["status"] == "running" for row in attempts(storage)), 60, "both train"
+    )
     raylets = [pid for pid, line in second.processes().items() if line.split()[0].endswith("/raylet")]
     before = len(attempts(storage))
     second.kill(*raylets)
