@@ -120,7 +120,7 @@ def balanced_part(grid: Grid, domain: str, metric: str = "em") -> Part | None:
     for trainables, orders, kept in choices:
         shares = tuple(s for s in grid.shares if scores.issuperset(product(trainables, (s,), orders, kept)))
         part = Part({"trainable": trainables, "share": shares, "order": orders, _BLOCK: kept})
-        if len(part.varied) > 1:
+        if shares and len(part.varied) > 1:
             parts.append(part)
     return max(parts, key=lambda part: (part.size, len(part.varied)), default=None)
 

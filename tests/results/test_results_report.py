@@ -9,6 +9,7 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_answer_in_three_lines_is_that_of_the_grid(complete: Path) -> None:
     assert order.startswith("Shuffled minus concatenated: ")
 
 
-@pytest.mark.parametrize("state", ["empty", "one order", "one trainable", "nothing completed"])
+@pytest.mark.parametrize("state", ["empty", "one order", "one trainable", "nothing completed", "just begun"])
 def test_any_ledger_can_be_reported(tmp_path: Path, state: str) -> None:
     trials = [("distilbert", share, "shuffled", 0) for share in (0, 20, 40, 60, 80, 100)]
     if state == "one order":
@@ -230,6 +231,10 @@ def test_any_ledger_can_be_reported(tmp_path: Path, state: str) -> None:
         synthetic_ledger(tmp_path, trainables=("exbert",))
     elif state == "nothing completed":
         synthetic_ledger(tmp_path, trainables=("distilbert",), orders=("shuffled",), failed=trials[:3], planned=trials[3:])
+    elif state == "just begun":  # no share has all of its models and orders
+        done = {("distilbert", 0, "shuffled", 0), ("exbert", 20, "concatenated", 0), ("exbert", 40, "shuffled", 0)}
+        everything = product(("distilbert", "exbert"), (0, 20, 40, 60, 80, 100), ("concatenated", "shuffled"), (0,))
+        synthetic_ledger(tmp_path, planned=[trial for trial in everything if trial not in done])
     page = _render(tmp_path)
     assert "Sweep report" in page.text
     assert "nan" not in page.text.lower().split()
