@@ -174,10 +174,10 @@ def check_joined(storage: StorageLike) -> None:
 
     Raises:
         SweepError: a node runs something else than this process, or does not see the storage.
-        RayError: a node does not answer (any more).
+        RayError: a node does not answer; whoever calls looks again later.
     """
     _compare_environments()
-    check_storage_is_shared(storage)
+    _check_storage(storage)
 
 
 def _compare_environments() -> None:

@@ -73,7 +73,7 @@ def compact(storage: str | Path | Storage) -> Compacted:
     place = open_storage(storage)
     if not place.is_local:
         raise ValueError(f"compact needs a local or mounted path, got {place.shown}; compact a copy of the ledger there")
-    Ledger(place)
+    Ledger(place)  # which refuses a storage without one
     with exclusively(place):
         # Attempts come first: their index says which sweep a part of the other tables belongs to.
         done = {"attempts": _compact_table(place, _Sorting("attempts"))}

@@ -112,7 +112,6 @@ _LATEX_SPECIAL = {
 
 _LATEX_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 
-
 _LATEX_SET = re.compile("[\xa0-\u0148\u014a-\u017e\u0391-\u03c9‐‒-‧‰-″€←-↔√∞≈≠≤≥]")
 """Characters beyond ASCII that LaTeX sets without further packages, by pylatexenc's commands (2.11, tried one by one)."""
 

@@ -126,6 +126,8 @@ class Ledger:
         tables = self.tables_read(query) if self._answers is None else list(TABLES)
         for tries_left in reversed(range(_TRIES)):
             idle, self._idle = self._idle, None  # another thread meanwhile opens its own
+            if not tables:  # of the catalogue, which an idle connection may not have whole
+                idle = None
             read = self._read(tables)
             if idle is not None and not idle.sees(read):
                 read, idle = self._read(sorted({*tables, *idle.read})), None

@@ -54,6 +54,12 @@ def test_statement_that_reads_is_answered(complete: Path, query: str) -> None:
     assert Ledger(complete).sql(query).num_rows > 0
 
 
+def test_catalogue_is_whole_also_after_a_question_about_one_table(complete: Path) -> None:
+    ledger = Ledger(complete)
+    ledger.sql("SELECT count(*) FROM reports")
+    assert {"trials", "spending", "reports"} <= set(ledger.sql("SHOW TABLES").column("name").to_pylist())
+
+
 def test_python_variables_are_no_tables(complete: Path) -> None:
     secret = pa.table({"x": [1]})
     with pytest.raises(QueryError, match="no table 'secret'"):
