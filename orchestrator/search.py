@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,12 @@ _RECORDED = """
                     WHERE trial_key = $key AND val_qa_loss IS NOT NULL) AS curve,
            train_seconds, params_active
     FROM trials WHERE trial_key = $key
+"""
+
+
+_LOST = """
+    SELECT trial_key FROM attempts GROUP BY trial_key
+    HAVING arg_max(status, attempt) = 'lost' AND arg_max(sweep_id, attempt) = $sweep_id
 """
 
 
@@ -92,7 +98,7 @@ class Search:
         self._show: Callable[[Trial], None] = lambda _: None
         self._rows = load_decisions(storage, plan.sweep_id)
         self._rebuild(retry)
-        self._unsaid |= {n for n, tried in self._tried.items() if tried.state != "running" and self._was_lost(tried)}
+        self._unsaid |= self._lost(self._tried.values())
         self.total = self._most = max(self._spec.num_trials, len(self._tried))
         if self._spec.space.size is not None and self._tried and not self._running():
             self._look_ahead()
@@ -132,13 +138,13 @@ class Search:
         self._log, self._show = log, show
         if self._spec.settings.warm_start and all(row["kind"] == "warm" for row in self._rows):
             self._warm_up()
+        begun = [tried for tried in self._tried.values() if tried.state == "running"]
+        for tried in begun:
+            self._log.plan_trial(tried.number, tried.trial)
+            self._catch_up(tried)
+        self._unsaid |= self._lost(begun)
         to_end = []
         for tried in self._tried.values():
-            if tried.state == "running":
-                self._log.plan_trial(tried.number, tried.trial)
-                self._catch_up(tried)
-                if tried.state != "running" and self._was_lost(tried):
-                    self._unsaid.add(tried.number)
             if tried.state == "running" and tried.number not in self._set_aside:
                 self._waiting.append(tried)
             elif tried.number in self._unsaid:
@@ -348,12 +354,13 @@ class Search:
         rows = Ledger(self._storage, must_exist=False).sql(_RECORDED, {"key": trial_key}).to_pylist()
         return rows[0] if rows else {"status": "planned", "curve": None}
 
-    def _was_lost(self, tried: _Tried) -> bool:
-        """True where the trial is to end for a reason that its attempt does not know of."""
-        if tried.reason is None:
-            return False
-        rows = read_attempts(self._storage, tried.trial.key)
-        return bool(rows) and rows[-1]["status"] == "lost" and rows[-1]["sweep_id"] == self._sweep_id
+    def _lost(self, among: Iterable[_Tried]) -> set[int]:
+        """Numbers of the trials that are to end for a reason that their attempts do not know of."""
+        ended = {tried.trial.key: tried.number for tried in among if tried.state != "running" and tried.reason is not None}
+        if not ended:
+            return set()
+        rows = Ledger(self._storage, must_exist=False).sql(_LOST, {"sweep_id": self._sweep_id}).to_pylist()
+        return {ended[row["trial_key"]] for row in rows if row["trial_key"] in ended}
 
     def _warm_up(self) -> None:
         """Tells the sampler of completed trials that are points of the space."""
