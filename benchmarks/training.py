@@ -39,7 +39,7 @@ from transformers import (
 from trainables.config import TrainingConfig
 from trainables.exbert.config import ModelConfig
 from trainables.exbert.model import ExBertForQuestionAnswering
-from trainables.models.experts import num_active
+from trainables.models.tally import num_active
 from trainables.training.steps import add_gradients, autocast, make_optimizer, make_schedule, update
 
 VOCABULARY = 30_522  # of distilbert-base-uncased

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from st_moe_pytorch import MoE
 
-from trainables.models.experts import ExactMoE, LibraryMoE, num_active, route
+from trainables.models.experts import ExactMoE, LibraryMoE, route
+from trainables.models.tally import num_active
 
 DIM = 16
 

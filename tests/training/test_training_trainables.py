@@ -27,3 +27,21 @@ class TestExbert(TrainableContract):
         ("training.epochs", 0),
         ("evaluation.n_best", 0),
     ]
+
+
+class TestMoEVariants(TrainableContract):
+    trainable = "moe_variants"
+    model = {  # noqa: RUF012
+        "n_layers": 2,
+        "num_experts": 4,
+        "router": "switch_top1",
+        "expert_init": "upcycled_noise",
+        "expert_noise": 0.1,
+    }
+    without_chance = {"balance_loss_coef": 0.5, "router_z_loss_coef": 0.5}  # noqa: RUF012
+    out_of_range = [  # noqa: RUF012
+        ("model.num_experts", 1),
+        ("model.num_blocks", 3),
+        ("model.router", "top3"),
+        ("model.capacity_factor", 0),
+    ]

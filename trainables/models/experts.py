@@ -9,7 +9,7 @@ names and training rule, and mends these three. `LibraryMoE` is the package's li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from st_moe_pytorch.st_moe_pytorch import MIN_EXPERT_CAPACITY, Expert, MixtureOfExpertsReturn, MoE
 
 from trainables.models.expert_slots import mix_in_slots
+from trainables.models.tally import CountingExperts
 
-__all__ = ["DenseBlock", "ExactMoE", "ExpertTally", "LibraryMoE", "Routing", "num_active", "route"]
+__all__ = ["DenseBlock", "ExactMoE", "LibraryMoE", "Routing", "route"]
 
 
 class Routing(NamedTuple):
@@ -32,29 +33,6 @@ class Routing(NamedTuple):
     probability_BTE: torch.Tensor  # softmax over experts
     balance_loss: torch.Tensor
     router_z_loss: torch.Tensor
-
-
-@dataclass
-class ExpertTally:
-    """Sums over the real tokens that passed a layer since `reset`; each of shape (E,)."""
-
-    wanted: torch.Tensor
-    kept: torch.Tensor
-    probability: torch.Tensor
-    tokens: int = 0
-
-    @classmethod
-    def empty(cls, num_experts: int) -> ExpertTally:
-        return cls(*(torch.zeros(num_experts, dtype=torch.float64) for _ in range(3)))
-
-    def add(
-        self, wanted_BTE: torch.Tensor, kept_BTE: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor
-    ) -> None:
-        """Counts the tokens of `mask_BT`."""
-        probability = torch.where(mask_BT[..., None], probability_BTE, 0.0)
-        for total, part in ((self.wanted, wanted_BTE), (self.kept, kept_BTE), (self.probability, probability)):
-            total += part.detach().sum(dim=(0, 1)).double().cpu()
-        self.tokens += int(mask_BT.sum())
 
 
 def route(gate: torch.nn.Module, x_BTD: torch.Tensor, mask_BT: torch.Tensor) -> Routing:
@@ -128,24 +106,15 @@ def _balance_loss(
     return (share_BE * mean_BE).mean() * num_experts**2
 
 
-class _CountedMoE(MoE):
-    """An expert layer that is told which tokens are real and, in evaluation, counts where they go."""
+class _CountedMoE(CountingExperts, MoE):
+    """The package's layer, counting."""
 
-    z_loss_over_real_tokens: bool
-    """Whether the router z-loss is a mean over the batch's real tokens; otherwise padding counts, as many a window."""
+    @property
+    def experts_per_token(self) -> float:
+        return float(self.gate.top_n)
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
-        self.token_mask_BT: torch.Tensor | None = None  # bool; set by the model before each pass
-        self.tally = ExpertTally.empty(self.num_experts)
-
-    def reset_tally(self) -> None:
-        self.tally = ExpertTally.empty(self.num_experts)
-
-    def _mask(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        if self.token_mask_BT is None:
-            return torch.ones(x_BTD.shape[:2], dtype=torch.bool, device=x_BTD.device)
-        return self.token_mask_BT
+    def expert_parameters(self) -> Iterable[torch.nn.Parameter]:
+        return self.experts.parameters()
 
 
 class ExactMoE(_CountedMoE):
@@ -229,16 +198,6 @@ class LibraryMoE(_CountedMoE):
         kept_BTE = (combine[0].sum(dim=-1) > 0) * mask_BT[..., None]
         self.tally.add(wanted_BTE, kept_BTE, probability_BTE, mask_BT)
         return result
-
-
-def num_active(model: torch.nn.Module) -> int:
-    """Parameters that one token's pass through the model uses: of its expert layers, `gate.top_n` experts each."""
-    layers = [module for module in model.modules() if isinstance(module, MoE)]
-    idle = [
-        sum(p.numel() for p in layer.experts.parameters()) * (layer.num_experts - layer.gate.top_n) // layer.num_experts
-        for layer in layers
-    ]
-    return sum(p.numel() for p in model.parameters()) - sum(idle)
 
 
 class DenseBlock(torch.nn.Module):

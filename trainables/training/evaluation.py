@@ -15,7 +15,7 @@ from trainables.config import EvaluationConfig
 from trainables.contract import Evaluation, ExpertLoad, Prediction
 from trainables.data.answers import Spans, best_answers, best_spans
 from trainables.data.scores import AnswerScores, score_answer
-from trainables.models.experts import ExpertTally
+from trainables.models.tally import ExpertTally
 from trainables.training.task import HeldOut, Task
 
 __all__ = ["Measured", "evaluate", "mixture_loss"]

@@ -15,7 +15,7 @@ from torch import nn
 
 from trainables.config import QAConfig
 from trainables.contract import DivergedError, Interrupted, Report, TrialContext
-from trainables.models.experts import num_active
+from trainables.models.tally import num_active
 from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
 from trainables.training.generators import restore_generators, seed_everything, state_of_generators

@@ -1,0 +1,1 @@
+"""Variants of mixture-of-experts layers: routers, auxiliary losses, freezing, initialisation and placement."""
