@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,7 +19,9 @@ from orchestrator.preset import EMBEDDED, Preset, describe_error
 from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
 from results.storage import StorageLike
+from search_spaces.grid import point_text
 from search_spaces.mixture_grid import GridPoint, mixture_grid
+from search_spaces.registry import load_space
 from trainables.config import QAConfig
 from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
@@ -61,14 +65,29 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     """
     data = pinned(resolve_data(preset, storage))  # workers read what was planned, whatever the hub's main branch becomes
     fingerprint, data = data_fingerprint(data), node_files(storage).adopt(data)
-    points = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
     trials: dict[str, Trial] = {}
-    for point in points:
-        trial = make_trial(preset, point, data, fingerprint)
-        trials.setdefault(trial.key, trial)
+    for seed in preset.seeds:
+        for trial in _of_seed(preset, seed, data, fingerprint):
+            trials.setdefault(trial.key, trial)
     if not trials:
-        raise PlanError("the grid is empty: give at least one of each of trainables, shares, orders and seeds")
+        raise PlanError("the grid is empty: give at least one of each of shares, orders and seeds, and of trainables or spaces")
     return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
+
+
+def _of_seed(preset: Preset, seed: int, data: DataSpec, fingerprint: str) -> Iterator[Trial]:
+    """The mixture grid of the trainables as the preset sets them, then that of every point of its spaces."""
+    cells = partial(mixture_grid, shares=preset.shares, orders=preset.orders, seeds=[seed])
+    for cell in cells(trainables=preset.trainables):
+        yield make_trial(preset, cell, data, fingerprint)
+    for name in preset.spaces:
+        try:
+            space = load_space(name)
+            points = list(space.grid())
+        except ValueError as error:
+            raise PlanError(str(error)) from error
+        for values, cell in product(points, cells(trainables=[space.trainable])):
+            trial = make_trial(preset, cell, data, fingerprint, space.overrides(values))
+            yield replace(trial, variant=point_text(values))
 
 
 def resolve_data(preset: Preset, storage: StorageLike) -> DataSpec:

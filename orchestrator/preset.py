@@ -143,6 +143,9 @@ class Preset(Settings):
     sampler: Literal["as_ordered", "paper"] = "as_ordered"
     data_seed: int = Field(0, ge=0)
     trainables: tuple[str, ...] = ("distilbert", "exbert")
+    spaces: tuple[str, ...] = Field(
+        (), description="search spaces, by name or FILE.py, of whose every point the grid trains each mixture too"
+    )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of a domain's groups held out for validation")
     test_share: float = Field(
@@ -187,7 +190,7 @@ def load_preset(name_or_path: str, overrides: Iterable[str] = (), num_seeds: int
     if num_seeds is not None:
         given["seeds"] = list(range(num_seeds))
     merged = _merge(values, given)
-    for key in ("shares", "orders", "trainables", "seeds"):  # `--set trainables=exbert` is a list of one
+    for key in ("shares", "orders", "trainables", "spaces", "seeds"):  # `--set trainables=exbert` is a list of one
         if key in merged and not isinstance(merged[key], list):
             merged[key] = [merged[key]]
     _refuse_unknown(merged)

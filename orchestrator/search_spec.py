@@ -14,6 +14,7 @@ from orchestrator.errors import PlanError
 from orchestrator.search_settings import SearchSettings
 from orchestrator.trial import Trial, canonical_json
 from search_spaces.config_fields import nested, reasons
+from search_spaces.grid import point_text
 from search_spaces.space import Space, Value
 from search_spaces.stages import Narrowing
 from trainables.registry import settings_of
@@ -56,7 +57,7 @@ class SearchSpec:
         changes = self.space.overrides(values) if isinstance(self.space, Space) else nested(values)
         for section, given in changes.items():
             config[section] = {**config[section], **given}
-        shown = " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in values.items())
+        shown = point_text(values)
         try:
             made = settings_of(self.base.trainable).config.model_validate(config)
         except ValidationError as error:
@@ -81,7 +82,3 @@ class SearchSpec:
             space=kind.from_json(value["space"]),
             base=Trial.from_json(value["base"]),
         )
-
-
-def _short(value: Value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

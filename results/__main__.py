@@ -17,6 +17,7 @@ from results.commands import (
     FormatOption,
     OutputOption,
     StorageOption,
+    check_file,
     emit,
     one_line_errors,
     say_notes,
@@ -44,7 +45,7 @@ _FIGURES = (
 def sql(
     query: Annotated[str, typer.Argument(help="One reading statement; `columns` lists what it can use.")],
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     output: OutputOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the query may take.")] = QueryLimits.seconds,
     memory: Annotated[str, typer.Option(help="Memory that it may take, a share or a size such as 2GiB.")] = QueryLimits.memory,
@@ -61,16 +62,17 @@ def sql(
 @app.command()
 def columns(
     table: Annotated[str | None, typer.Argument(help="A table; without one, all.")] = None,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
+    output: OutputOption = None,
 ) -> None:
-    """List the tables' columns with type, meaning and unit.
+    """List the tables' columns with type and meaning, which names the unit.
 
     Example: python -m results columns trials
     """
     from results.views import columns_table
 
     with one_line_errors():
-        emit(columns_table(table), format_name, None)
+        emit(columns_table(table), format_name, output)
 
 
 @app.command()
@@ -85,19 +87,23 @@ def figure(
 ) -> None:
     """Draw a figure from the ledger: of the paper, of a search, of routing, of costs; prints the files written.
 
-    Without --output: STORAGE/report/NAME.html and .png. Example: python -m results figure fig6 --output fig6.pdf
+    Without --output: STORAGE/report/NAME.html and .png, with --sweep in a folder of its id.
+    Example: python -m results figure fig6 --output fig6.pdf
     """
     with one_line_errors():
         ledger = Ledger(storage)
         from results.charts import encode_chart
         from results.figures import draw_figure
 
+        if output is not None:
+            check_file(output)
         chart, missing = draw_figure(ledger, name, sweep, trial)
         if output is not None:
             write_file(output, encode_chart(chart, output.suffix.removeprefix(".").lower()))
         else:
+            folder = "report" if sweep is None else f"report/{sweep}"
             for suffix in ("html", "png"):
-                store(ledger, f"report/{name}.{suffix}", encode_chart(chart, suffix))
+                store(ledger, f"{folder}/{name}.{suffix}", encode_chart(chart, suffix))
         say_notes(missing)
 
 
@@ -144,14 +150,20 @@ def _report_file(ledger: Ledger, output: Path | None) -> tuple[Storage, str]:
     """Where the page goes."""
     if output is None:
         return ledger.storage, ledger.storage.path("report/index.html")
+    if output.suffix in (".html", ".htm"):
+        check_file(output)
+        place = open_storage(output)
+        return place, place.root
+    if output.suffix and not output.is_dir():
+        raise ValueError(f"a report is an HTML file: --output must end with .html or be a folder, got {output}")
     place = open_storage(output)
-    return place, place.root if output.suffix in (".html", ".htm") else place.path("index.html")
+    return place, place.path("index.html")
 
 
 @app.command()
 def verify(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     repair: Annotated[bool, typer.Option("--repair", help="Put what is wrong away under STORAGE/quarantine.")] = False,
     output: OutputOption = None,
 ) -> None:
@@ -179,7 +191,7 @@ def verify(
 @app.command()
 def compact(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Merge the ledger's many small parts into few large, sorted files; safe while sweeps run. Prints parts and bytes by table.

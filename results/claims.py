@@ -107,10 +107,14 @@ def claims_table(ledger: Ledger, grid: Grid, search: Search | None = None) -> tu
     rows = [_row(claim, _corrected(finding, p), p) for (claim, finding), p in zip(found, adjusted, strict=True)]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)
     verdicts = table.column("verdict").to_pylist()
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts)))
+    counts = ", ".join(f"{words}: {verdicts.count(verdict)}" for verdict, words in _COUNTED.items() if verdict in verdicts)
     why = "; the note of each `not measured` says what it takes" if "not measured" in verdicts else ""
     notes = [f"{len(verdicts)} checks: {counts}{why}", *evidence.examples.notes(), evidence.floor.describe(), *grid.missing()]
     return table, notes
+
+
+_COUNTED = {"holds": "hold", "does not": "do not hold", "within noise": "within noise", "not measured": "not measured"}
+"""How many findings have a verdict, in words."""
 
 
 def claims_text(table: pa.Table) -> pa.Table:
@@ -186,7 +190,7 @@ def _value_text(row: dict[str, Any], name: str, unit: str) -> str:
     return f"{text} {unit}" if text else ""
 
 
-_TEXT_COLUMNS = ("claim", "tested on", "paper", "ours", "absolute", "relative", "p", "Holm p", "verdict", "note")
+_TEXT_COLUMNS = ("claim", "tested on", "verdict", "paper", "ours", "absolute", "relative", "p", "Holm p", "note")
 _NUMBERS = ("absolute", "absolute low", "absolute high", "relative", "relative low", "relative high", "p", "holm p")
 _SCHEMA = pa.schema(
     [

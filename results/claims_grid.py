@@ -97,7 +97,7 @@ def check_gain(evidence: Evidence, gain: paper.PublishedGain) -> Iterator[Findin
         yield not_measured(tested_on, lacks or "no two trials that differ in this alone left predictions")
         return
     finding = judge_contrast(evidence, contrast, tested_on, gain.low, gain.high)
-    remark = f"ours: {name}" if name == paper.SEARCHED else ""
+    remark = "V-DB" if name is None else _shuffled(name)
     yield replace(finding, note=_both(remark, finding.note, lacks))
 
 
@@ -114,7 +114,7 @@ def ahead_everywhere(evidence: Evidence) -> Iterator[Finding]:
         for domain in evidence.domains
         if (contrast := evidence.difference(evidence.model_pairs(name, [share]), [domain]))
     ]
-    yield _smallest(evidence, cells, _titles(evidence.domains), lacks)
+    yield _smallest(evidence, cells, _titles(evidence.domains), lacks, "shuffled")
 
 
 def rises_with_share(evidence: Evidence) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def rises_with_share(evidence: Evidence) -> Iterator[Finding]:
         centre = sum(own) / len(own)
         spread = sum((x - centre) ** 2 for x in own)
         slopes = [(trial, _STEP * (x - centre) / spread) for trial, x in zip(trials, own, strict=True)]
-        yield _judged_weights(evidence, slopes, domain, (0, math.inf), "per 20 points of share")
+        yield _judged_weights(evidence, slopes, domain, (0, math.inf), "V-DB, per 20 points of share")
 
 
 def best_alone(evidence: Evidence) -> Iterator[Finding]:
@@ -140,7 +140,7 @@ def best_alone(evidence: Evidence) -> Iterator[Finding]:
         for share in _SHARES[1:]
         if domain and (contrast := evidence.difference(evidence.share_pairs(paper.BASELINE, (share, 0), None), [domain]))
     ]
-    yield _smallest(evidence, cells, paper.domain_title(domain or ""), lacks)
+    yield _smallest(evidence, cells, paper.domain_title(domain or ""), lacks, "V-DB")
 
 
 def retained_share(evidence: Evidence) -> Iterator[Finding]:
@@ -173,7 +173,7 @@ def gains_slow(evidence: Evidence) -> Iterator[Finding]:
     # (EM_100 - EM_80) - (EM_80 - EM_0) / 4: four steps of 20 lie between 0:100 and 80:20.
     weights = (0.25, -1.25, 1.0)
     trials = [(trial, weight / len(group)) for group, weight in zip(groups, weights, strict=True) for trial in group]
-    yield _judged_weights(evidence, trials, domain, (-math.inf, 0), "last step minus the mean step before")
+    yield _judged_weights(evidence, trials, domain, (-math.inf, 0), "V-DB, last step minus the mean step before")
 
 
 def step_to_80(evidence: Evidence, *, domain_index: int, low: float, high: float) -> Iterator[Finding]:
@@ -189,20 +189,20 @@ def step_to_80(evidence: Evidence, *, domain_index: int, low: float, high: float
         yield not_measured(paper.domain_title(domain or ""), lacks or "these trials left no predictions")
         return
     finding = judge_contrast(evidence, contrast, paper.domain_title(domain or ""), low, high)
-    yield replace(finding, note=_both("80:20 against 60:40", finding.note))
+    yield replace(finding, note=_both("80:20 against 60:40, shuffled", finding.note))
 
 
 def similar_untuned(evidence: Evidence) -> Iterator[Finding]:
     """Untuned ExBERT minus V-DB over all shares stays within 2 points."""
     contrast = evidence.difference(evidence.model_pairs(paper.UNTUNED, _SHARES), evidence.domains)
     lacks = evidence.lacking([paper.BASELINE, paper.UNTUNED], _SHARES)
-    yield _within(evidence, contrast, evidence.domains, _SIMILAR, lacks)
+    yield _within(evidence, contrast, evidence.domains, _SIMILAR, lacks, "shuffled")
 
 
 def order_matters_little(evidence: Evidence) -> Iterator[Finding]:
     """Shuffled minus concatenated of V-DB over all mixed shares stays within 1 point."""
     contrast = evidence.difference(evidence.order_pairs(paper.BASELINE, _SHARES[1:-1]), evidence.domains)
-    yield _within(evidence, contrast, evidence.domains, 1.0, evidence.lacking([paper.BASELINE], _SHARES[1:-1], None))
+    yield _within(evidence, contrast, evidence.domains, 1.0, evidence.lacking([paper.BASELINE], _SHARES[1:-1], None), "V-DB")
 
 
 def contest_on_full_sets(evidence: Evidence) -> Iterator[Finding]:
@@ -215,7 +215,7 @@ def contest_on_full_sets(evidence: Evidence) -> Iterator[Finding]:
             yield not_measured(_titles(evidence.domains), why)
             continue
         contrast = alone.difference(alone.model_pairs(paper.UNTUNED, [share]), alone.domains)
-        yield _within(alone, contrast, alone.domains, _SIMILAR, f"trained on {trained_on} alone")
+        yield _within(alone, contrast, alone.domains, _SIMILAR, "", f"trained on {trained_on} alone")
     if not evidence.single_domain:
         yield not_measured(_titles(evidence.domains), "no completed trial on one domain alone")
 
@@ -249,7 +249,7 @@ def _answers(evidence: Evidence, measure: str, unit: str) -> Finding:
         absolute=found,
         relative=estimate(turned.relative),
         rests_on_p=True,
-        note=f"V-DB against {name}",
+        note=f"V-DB against {_shuffled(name)}",
     )
 
 
@@ -260,7 +260,7 @@ def _level_verdict(ours: Estimate | None, level: paper.PublishedLevel) -> Verdic
     return "holds" if verdict == "within noise" else verdict
 
 
-def _smallest(evidence: Evidence, cells: Sequence[Contrast], tested_on: str, lacks: str) -> Finding:
+def _smallest(evidence: Evidence, cells: Sequence[Contrast], tested_on: str, lacks: str, scope: str) -> Finding:
     """A claim on every cell holds if its smallest difference is above zero; no correction is due for such a claim.
 
     Source: Berger, "Multiparameter hypothesis testing and acceptance sampling" (1982), intersection-union test.
@@ -270,16 +270,18 @@ def _smallest(evidence: Evidence, cells: Sequence[Contrast], tested_on: str, lac
     worst = min(cells, key=lambda cell: float(cell.absolute[0]))
     finding = judge_contrast(evidence, worst, tested_on, 0, math.inf)
     above = sum(1 for cell in cells if cell.absolute[0] > 0)
-    finding = replace(finding, note=_both(f"above in {above} of {len(cells)} cells; the values are the smallest", lacks))
+    finding = replace(finding, note=_both(scope, f"above zero in {above} of {len(cells)} cells, the smallest is shown", lacks))
     # What was not run can still refute a claim on all cells.
     return replace(finding, verdict="not measured", holds_as="") if finding.verdict == "holds" and lacks else finding
 
 
-def _within(evidence: Evidence, contrast: Contrast | None, domains: Sequence[str], margin: float, lacks: str) -> Finding:
+def _within(
+    evidence: Evidence, contrast: Contrast | None, domains: Sequence[str], margin: float, lacks: str, scope: str
+) -> Finding:
     if contrast is None:
         return not_measured(_titles(domains), lacks or "no two trials to compare left predictions")
     finding = judge_contrast(evidence, contrast, _titles(domains), -margin, margin, inside=True)
-    return replace(finding, note=_both(f"read as within ±{margin:g}", finding.note, lacks))
+    return replace(finding, note=_both(scope, f"read as within ±{margin:g}", finding.note, lacks))
 
 
 def _judged_weights(
@@ -290,6 +292,11 @@ def _judged_weights(
         return not_measured(paper.domain_title(domain), "some of these trials left no predictions")
     finding = judge_contrast(evidence, contrast, paper.domain_title(domain), *wanted)
     return replace(finding, ours="", note=_both(note, finding.note))
+
+
+def _shuffled(name: str) -> str:
+    """What models are compared on: see `Evidence.model_pairs`."""
+    return f"{name}, shuffled"
 
 
 def _titles(domains: Sequence[str]) -> str:

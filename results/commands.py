@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from results.errors import LedgerError, LedgerWarning
-from results.formats import FORMATS, encode, to_rich_text
+from results.formats import FORMATS, SUFFIXES, encode, to_rich_text
 from results.ledger import Ledger
 from results.storage import open_storage
 
@@ -28,7 +28,9 @@ __all__ = [
     "SearchOption",
     "StorageOption",
     "SweepOption",
+    "check_file",
     "emit",
+    "format_of",
     "one_line_errors",
     "say_notes",
     "store",
@@ -40,7 +42,10 @@ DEFAULT_STORAGE = "./sweeps-data"
 StorageOption = Annotated[
     str, typer.Option(envvar="SWEEPS_STORAGE", help="Local path or URI that holds the ledger.", show_default=True)
 ]
-FormatOption = Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help=f"{' | '.join(FORMATS)}; without it, by the suffix of --output, else table."),
+]
 OutputOption = Annotated[Path | None, typer.Option("--output", "--out", "-o", help="Write to this file instead of stdout.")]
 SweepOption = Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, the newest grid.")]
 EitherOption = Annotated[
@@ -65,8 +70,22 @@ def one_line_errors() -> Iterator[None]:
             raise typer.Exit(2) from error
 
 
-def emit(table: pa.Table, format_name: str, output: Path | None) -> None:
-    """Writes a table to stdout or a file: for a terminal as wide as that, else as `format_name` says."""
+def format_of(format_name: str | None, output: Path | None) -> str:
+    """The format asked for, else the one that the file's name says, else `table`.
+
+    Raises:
+        ValueError: the file's name says none that there is.
+    """
+    if format_name is not None or output is None or not output.suffix:
+        return format_name or "table"
+    if output.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"the output must end with one of {', '.join(SUFFIXES)}, got {output.name}; or add --format")
+    return SUFFIXES[output.suffix.lower()]
+
+
+def emit(table: pa.Table, format_name: str | None, output: Path | None) -> None:
+    """Writes a table to stdout or a file: for a terminal as wide as that, else as `format_of` says."""
+    format_name = format_of(format_name, output)
     if output is not None:
         write_file(output, encode(table, format_name))
     elif format_name == "table" and sys.stdout.isatty():
@@ -79,10 +98,27 @@ def emit(table: pa.Table, format_name: str, output: Path | None) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole and names it on stderr."""
+    """Writes a file whole and names it on stderr.
+
+    Raises:
+        ValueError: it is a folder, or in none that there is.
+    """
+    check_file(path)
     place = open_storage(path)
     place.write(place.root, content)
     typer.echo(str(path), err=True)
+
+
+def check_file(path: Path) -> None:
+    """Sees to it that a file can be written there, before anything is computed for it.
+
+    Raises:
+        ValueError: it is a folder, or in none that there is.
+    """
+    if path.is_dir():
+        raise ValueError(f"the output {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write {path.name} into; make it, or name another")
 
 
 def store(ledger: Ledger, relative: str, content: bytes) -> None:

@@ -85,7 +85,10 @@ class NoiseFloor:
         """One line for people."""
         if self.mean is None or self.max is None:
             return "noise floor unknown: it needs both orders at 0:100 or 100:0"
-        return f"noise floor: mean {self.mean:.2f}, max {self.max:.2f} points over {len(self.pairs)} order-equivalent pairs"
+        return (
+            f"noise floor: mean {self.mean:.2f}, max {self.max:.2f} points over {len(self.pairs)} pairs at 0:100 and 100:0, "
+            "where shuffled and concatenated are the same examples"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ analysis takes the largest part of the grid that is balanced, so that all types 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 from typing import Any
@@ -115,14 +115,25 @@ def balanced_part(grid: Grid, domain: str, metric: str = "em") -> Part | None:
         for seed in grid.scores(name, order, domain, share, metric=metric)
     }
     seeds = tuple(sorted({trial.seed for trial in grid.trials}))
-    choices = product(_subsets(grid.trainables), _subsets(grid.orders), dict.fromkeys([seeds, *((seed,) for seed in seeds)]))
     parts = []
-    for trainables, orders, kept in choices:
-        shares = tuple(s for s in grid.shares if scores.issuperset(product(trainables, (s,), orders, kept)))
-        part = Part({"trainable": trainables, "share": shares, "order": orders, _BLOCK: kept})
-        if shares and len(part.varied) > 1:
-            parts.append(part)
-    return max(parts, key=lambda part: (part.size, len(part.varied)), default=None)
+    for orders, kept in product(_subsets(grid.orders), dict.fromkeys([seeds, *((seed,) for seed in seeds)])):
+        shares_of = {
+            name: frozenset(s for s in grid.shares if scores.issuperset(product((name,), (s,), orders, kept)))
+            for name in grid.trainables
+        }
+        for shares in _intersections(shares_of.values()):
+            trainables = tuple(name for name, has in shares_of.items() if shares <= has)
+            parts.append(Part({"trainable": trainables, "share": tuple(sorted(shares)), "order": orders, _BLOCK: kept}))
+    varied = [part for part in parts if len(part.varied) > 1]
+    return max(varied, key=lambda part: (part.size, len(part.varied)), default=None)
+
+
+def _intersections(sets: Iterable[frozenset[int]]) -> list[frozenset[int]]:
+    """The sets, and what any of them have in common: the shares of the largest part are one of these. None is empty."""
+    found: dict[frozenset[int], None] = {}
+    for each in dict.fromkeys(sets):
+        found |= dict.fromkeys([each, *(each & other for other in found)])
+    return [each for each in found if each]
 
 
 def analyse_variance(

@@ -73,7 +73,7 @@ class Examples:
         """What was resampled, one line per domain."""
         lines = [
             f"{found.domain}: {len(found.groups)} test examples in {found.num_groups} groups "
-            + ("(of the data's split)" if found.is_split_known else "(of equal questions: the split's were not recorded)")
+            + ("(of the data's split)" if found.is_split_known else "(by equal questions: no groups were recorded)")
             + (f"; {found.num_left_out} more left out, which some trial did not answer" if found.num_left_out else "")
             for found in self.domains.values()
         ]

@@ -19,12 +19,15 @@ from results.naming import one_of
 if TYPE_CHECKING:
     from pylatexenc.latexencode import UnicodeToLatexEncoder
 
-__all__ = ["DATA_FORMATS", "FORMATS", "encode", "plain_rows", "to_rich_text"]
+__all__ = ["DATA_FORMATS", "FORMATS", "SUFFIXES", "encode", "plain_rows", "to_rich_text"]
 
 FORMATS = ("table", "csv", "json", "markdown", "latex", "parquet")
 
 DATA_FORMATS = ("csv", "json", "parquet")
 """Formats that programs read: tables keep all columns and digits in them."""
+
+SUFFIXES = {".txt": "table", ".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex", ".parquet": "parquet"}
+"""What a file is written as by its name."""
 
 
 def encode(table: pa.Table, format_name: str) -> bytes:

@@ -26,6 +26,7 @@ from results.report_figures import curves_section, figures_section
 from results.report_frame import Section, Subject, load_subject, safe_json
 from results.report_grid import grid_section
 from results.report_provenance import provenance_section
+from results.report_ranking import ranking_section
 from results.report_routing import routing_section
 from results.report_search import search_section
 from results.report_summary import summary_section
@@ -38,6 +39,7 @@ MOST_BYTES = 6_000_000
 
 _SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     summary_section,
+    ranking_section,
     grid_section,
     figures_section,
     curves_section,

@@ -27,8 +27,8 @@ def costs_section(subject: Subject) -> Section | None:
         "efficiency": html_table(_named(efficiency), "Scores beside what they cost, by model", ".4g")
         if efficiency.num_rows
         else None,
-        "spending": html_table(_by_sweep(table), "Where the slots' seconds of each sweep went, in percent"),
-        "by_model": html_table(_without_zeros(subject.ledger.sql(_BY_MODEL)), "Hours by model and outcome", ".2f"),
+        "spending": html_table(_by_sweep(table), "Where the slots' hours of each sweep went", ".2f"),
+        "by_model": html_table(_without_zeros(subject.ledger.sql(_BY_MODEL)), "Hours by model and outcome, all sweeps", ".2f"),
         "notes": [*more, *notes],
     }
     return Section(name="costs", title="Cost", values=values, figures=ledger_figures(subject, _FIGURES))

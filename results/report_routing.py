@@ -38,7 +38,7 @@ def routing_section(subject: Subject) -> Section | None:
         return None
     shown = table.select(list(_COLUMNS)).rename_columns(list(_COLUMNS.values()))
     values = {
-        "table": html_table(shown.slice(0, _MOST_ROWS), "Routing of each trial, layer and domain at the end", ".3f"),
+        "table": html_table(shown.slice(0, _MOST_ROWS), "Routing of each trial, layer and domain at the end", ".4f"),
         "left_out": max(0, table.num_rows - _MOST_ROWS),
         "notes": notes,
     }

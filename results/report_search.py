@@ -20,7 +20,7 @@ _MOST_TRIALS = 400
 
 _FIGURES = {
     "history": "Points: the loss of each trial in the order of suggestion, and the best so far.",
-    "intermediate": "Lines: validation loss by epoch. Trials compare at equal fidelity, which is at the same epoch.",
+    "intermediate": "Lines: validation loss by epoch. Losses at one epoch compare; other figures have the newest.",
     "rungs": "Lines: from each trial's suggestion to the last decision on it, with the rungs it was judged at.",
     "importance": "Bars: what share each setting has in coming out among the best.",
     "parallel": "Lines: the settings and the loss of each trial.",

@@ -117,6 +117,6 @@ def _cards(counts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(number, what it counts): trials by status, hours, attempts."""
     hours = {name: sum(row[name] for row in counts) for name in ("gpu_hours", "cpu_hours")}
     cards = [(f"{row['trials']:,}", row["status"]) for row in counts] or [("0", "trials")]
-    cards += [(f"{hours['gpu_hours']:,.2f}", "GPU hours")] if hours["gpu_hours"] else []
-    cards += [(f"{hours['cpu_hours']:,.2f}", "CPU hours")]
+    cards += [(f"{hours['gpu_hours']:,.2f}", "GPU hours, all sweeps")] if hours["gpu_hours"] else []
+    cards += [(f"{hours['cpu_hours']:,.2f}", "CPU hours, all sweeps")]
     return [*cards, (f"{sum(row['attempts'] for row in counts):,}", "attempts")]

@@ -98,7 +98,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("started_at", _TIME, "when the worker took the trial"),
         Column("finished_at", _TIME, "when the worker was done with it; null while running"),
         Column("train_seconds", _REAL, "wall seconds inside the trainable"),
-        Column("startup_seconds", _REAL, "wall seconds from the driver's start of the attempt to the trainable's first"),
+        Column("startup_seconds", _REAL, "wall seconds from the driver's start of the attempt until the trainable began"),
         Column("gpu_seconds", _REAL, "GPUs held x wall seconds"),
         Column("cpu_seconds", _REAL, "CPU seconds of the worker process spent on the attempt"),
         Column("peak_memory_bytes", _INT, "largest resident size of the worker process so far"),

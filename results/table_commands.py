@@ -15,6 +15,7 @@ from results.commands import (
     StorageOption,
     SweepOption,
     emit,
+    format_of,
     one_line_errors,
     say_notes,
 )
@@ -29,14 +30,14 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: grid, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing.",
+    help="Tables: grid, ranking, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing.",
 )
 
 
 @tables.command()
 def grid(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     metric: Annotated[str, typer.Option(help="em | f1, in percent.")] = "em",
     sweep: SweepOption = None,
     output: OutputOption = None,
@@ -49,14 +50,34 @@ def grid(
 
     with one_line_errors():
         table = grid_table(_load_grid(Ledger(storage), sweep), metric=metric)
-        emit(table.to_arrow() if format_name in DATA_FORMATS else table.to_text(), format_name, output)
+        emit(table.to_arrow() if format_of(format_name, output) in DATA_FORMATS else table.to_text(), format_name, output)
         say_notes(table.notes)
+
+
+@tables.command()
+def ranking(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = None,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Models by their mean test EM on the mixtures that all were trained on, with intervals, trained parameters and hours.
+
+    Example: python -m results table ranking --format markdown
+    """
+    from results.ranking import ranking_table, ranking_text
+
+    with one_line_errors():
+        ledger = Ledger(storage)
+        table, notes = ranking_table(ledger, _load_grid(ledger, sweep))
+        emit(table if format_of(format_name, output) in DATA_FORMATS else ranking_text(table), format_name, output)
+        say_notes(notes)
 
 
 @tables.command()
 def claims(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     sweep: SweepOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -69,14 +90,14 @@ def claims(
     with one_line_errors():
         ledger = Ledger(storage)
         table, notes = claims_table(ledger, _load_grid(ledger, sweep), exbert_search(ledger))
-        emit(table if format_name in DATA_FORMATS else claims_text(table), format_name, output)
+        emit(table if format_of(format_name, output) in DATA_FORMATS else claims_text(table), format_name, output)
         say_notes(notes)
 
 
 @tables.command()
 def effects(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     metric: Annotated[str, typer.Option(help="em | f1, in percent.")] = "em",
     sweep: SweepOption = None,
     output: OutputOption = None,
@@ -89,14 +110,14 @@ def effects(
 
     with one_line_errors():
         table, notes = effects_table(_load_grid(Ledger(storage), sweep), metric=metric)
-        emit(table if format_name in DATA_FORMATS else effects_text(table), format_name, output)
+        emit(table if format_of(format_name, output) in DATA_FORMATS else effects_text(table), format_name, output)
         say_notes(notes)
 
 
 @tables.command()
 def pairs(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     sweep: SweepOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -109,14 +130,14 @@ def pairs(
     with one_line_errors():
         ledger = Ledger(storage)
         table, notes = pairs_table(ledger, _load_grid(ledger, sweep))
-        emit(table if format_name in DATA_FORMATS else pairs_text(table), format_name, output)
+        emit(table if format_of(format_name, output) in DATA_FORMATS else pairs_text(table), format_name, output)
         say_notes(notes)
 
 
 @tables.command()
 def predictions(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows, evenly over the domains.")] = 8,
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     share: Annotated[int, typer.Option(min=0, max=100, help="Percent of the first domain; the nearest is taken.")] = 80,
@@ -139,7 +160,7 @@ def predictions(
 @tables.command()
 def search(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     sweep: SearchOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -159,7 +180,7 @@ def search(
 @tables.command()
 def trials(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all trials.")] = None,
     output: OutputOption = None,
 ) -> None:
@@ -176,7 +197,7 @@ def trials(
 @tables.command()
 def spending(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     by: Annotated[str, typer.Option(help="sweep | trial; only sweeps show idle time.")] = "sweep",
     sweep: Annotated[str | None, typer.Option("--sweep", help="Sweep id; without one, all sweeps.")] = None,
     output: OutputOption = None,
@@ -200,7 +221,7 @@ def spending(
 @tables.command()
 def routing(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     sweep: EitherOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -219,7 +240,7 @@ def routing(
 @tables.command()
 def efficiency(
     storage: StorageOption = DEFAULT_STORAGE,
-    format_name: FormatOption = "table",
+    format_name: FormatOption = None,
     by: Annotated[str, typer.Option(help="trial | model.")] = "trial",
     price: Annotated[
         float | None, typer.Option(help="Of one GPU-hour, or one slot-hour where no GPUs were held; in any currency.")

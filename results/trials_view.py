@@ -32,7 +32,7 @@ _TRIALS_EXTRA = (
     Column("started_at", pa.timestamp("us", tz="UTC"), "when the first attempt started"),
     Column("finished_at", pa.timestamp("us", tz="UTC"), "when the trial reached its status; null while planned or running"),
     Column("train_seconds", pa.float64(), "wall seconds inside the trainable, sum over attempts"),
-    Column("startup_seconds", pa.float64(), "wall seconds before the trainable's first report, sum over attempts"),
+    Column("startup_seconds", pa.float64(), "wall seconds until the trainable began, sum over attempts"),
     Column("gpu_seconds", pa.float64(), "GPUs held x wall seconds, sum over attempts"),
     Column("cpu_seconds", pa.float64(), "CPU seconds of the workers, sum over attempts"),
     Column("checkpoint", pa.string(), "newest checkpoint or final weights, below the storage, of the newest attempt"),

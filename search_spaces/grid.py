@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from search_spaces.dimensions import Dimension, Value
 
-__all__ = ["continuous", "grid_points", "grid_size", "make_point"]
+__all__ = ["continuous", "grid_points", "grid_size", "make_point", "point_text"]
 
 Dimensions = Mapping[str, Dimension]
 
@@ -14,6 +14,15 @@ Dimensions = Mapping[str, Dimension]
 def continuous(dimensions: Dimensions) -> list[str]:
     """The names of those with too many values to list."""
     return [name for name, dimension in dimensions.items() if dimension.values is None]
+
+
+def point_text(values: Mapping[str, Value]) -> str:
+    """What a person calls a point: `router=soft num_experts=8`."""
+    return " ".join(f"{name.rpartition('.')[2]}={_short(value)}" for name, value in values.items())
+
+
+def _short(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def make_point(dimensions: Dimensions, value_of: Callable[[str, Dimension], Value]) -> dict[str, Value]:

@@ -8,10 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from search_spaces.adapters import (
+    adapters_lora,
+    adapters_molora,
+    adapters_mov,
+    adapters_routing,
+    adapters_sensitivity,
+)
 from search_spaces.config_fields import nearest
 from search_spaces.distilbert import distilbert, distilbert_controls, distilbert_extended
 from search_spaces.embedded import distilbert_embedded, embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
+from search_spaces.moe_variants import (
+    moe_auxiliary,
+    moe_experts,
+    moe_freezing,
+    moe_initialisation,
+    moe_routing,
+    moe_search,
+)
 from search_spaces.space import Space
 from search_spaces.stages import NARROWING, Narrowing
 
@@ -20,6 +35,11 @@ __all__ = ["NARROWINGS", "SHIPPED", "load_narrowing", "load_space"]
 SHIPPED: Mapping[str, Space] = {
     space.name: space
     for space in (
+        adapters_lora,
+        adapters_molora,
+        adapters_mov,
+        adapters_routing,
+        adapters_sensitivity,
         distilbert,
         distilbert_controls,
         distilbert_embedded,
@@ -27,6 +47,12 @@ SHIPPED: Mapping[str, Space] = {
         exbert,
         exbert_embedded,
         exbert_extended,
+        moe_auxiliary,
+        moe_experts,
+        moe_freezing,
+        moe_initialisation,
+        moe_routing,
+        moe_search,
     )
 }
 """The spaces that ship, by name."""

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from results.errors import LedgerError
@@ -47,6 +48,7 @@ def export_mlflow(ledger: Ledger, sweep: Sweep, target: str) -> Exported:
     Raises:
         LedgerError: MLflow is not installed, or its store cannot be opened or written.
     """
+    _check_target(target)
     # An export reaches no network but the one that the target names.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     need("mlflow", "mlflow-skinny")
@@ -74,6 +76,19 @@ def export_mlflow(ledger: Ledger, sweep: Sweep, target: str) -> Exported:
             f"cannot write runs to {target!r}: {error}; give an MLflow tracking URI such as sqlite:///mlflow.db"
         ) from error
     return Exported(sweep=sweep, num_written=num_written, num_unchanged=num_unchanged)
+
+
+def _check_target(target: str) -> None:
+    """MLflow's file store wants to be asked for (3.17), and its SQLite store would make folders for a path that is mistyped."""
+    scheme, _, path = target.partition("://")
+    if not path and os.environ.get("MLFLOW_ALLOW_FILE_STORE") != "true":
+        raise LedgerError(
+            f"give an MLflow tracking URI such as sqlite:///{target}.db, got the folder {target}, into which MLflow "
+            "writes only with MLFLOW_ALLOW_FILE_STORE=true"
+        )
+    folder = Path(path.removeprefix("/")).parent
+    if scheme == "sqlite" and not folder.is_dir():
+        raise LedgerError(f"there is no folder {folder} for {target}; make it, or name another")
 
 
 def _experiment(client: MlflowClient, sweep: Sweep) -> str:

@@ -162,7 +162,7 @@ def test_ledger_without_the_trials_says_which_it_lacks(tmp_path: Path) -> None:
     similar = next(row for row in rows if row["claim"] == "untuned ExBERT similar to V-DB")
     assert "distilbert at 0:100, 20:80" in similar["note"]
     assert "of exbert at 0:100, 60:40, 80:20, 100:0" in similar["note"]
-    assert notes[0].startswith(f"{len(rows)} checks: 1 does not, ")
+    assert notes[0].startswith(f"{len(rows)} checks: do not hold: 1, ")
     assert claims_text(table).num_rows == len(rows)
 
 

@@ -45,10 +45,53 @@ def test_talk_goes_to_stderr(partial: Path) -> None:
 def test_parquet_goes_to_stdout_or_to_a_file(complete: Path, tmp_path: Path) -> None:
     query = "SELECT trial_key, status FROM trials"
     piped = _run("sql", query, "--format", "parquet", storage=complete)
-    target = tmp_path / "out" / "trials.parquet"
+    target = tmp_path / "trials.parquet"
     saved = _run("sql", query, "--format", "parquet", "--output", str(target), storage=complete)
     assert saved.stdout == ""
     assert pq.read_table(io.BytesIO(piped.stdout_bytes)).num_rows == pq.ParquetFile(target).metadata.num_rows == 24
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins"),
+    [("txt", b"  a  b"), ("csv", b"a,b"), ("json", b'[{"a": 1'), ("md", b"| a |"), ("tex", b"\\begin"), ("parquet", b"PAR1")],
+)
+def test_a_file_is_written_as_its_name_says_unless_format_says_otherwise(
+    complete: Path, tmp_path: Path, suffix: str, begins: bytes
+) -> None:
+    query = ("sql", "SELECT 1 AS a, 2 AS b")
+    for given, expected in ((), begins), (("--format", "csv"), b"a,b"):
+        result = _run(*query, "--output", str(tmp_path / f"x.{suffix}"), *given, storage=complete)
+        assert result.exit_code == 0
+        assert (tmp_path / f"x.{suffix}").read_bytes().lstrip().startswith(expected.lstrip())
+
+
+@pytest.mark.parametrize("command", [("sql", "SELECT 1"), ("table", "grid"), ("figure", "fig3"), ("report",), ("columns",)])
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("missing/x.html", "there is no folder {}/missing to write x.html into; make it, or name another"),
+        ("folder.html", "the output {}/folder.html is a folder; name a file in it"),
+        ("x.docx", "must end with|format must be one of"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_line(
+    complete: Path, tmp_path: Path, command: tuple[str, ...], output: str, message: str
+) -> None:
+    (tmp_path / "folder.html").mkdir()
+    form = ("--format", "csv") if command[0] in ("sql", "table", "columns") and "docx" not in output else ()
+    result = _run(*command, "--output", str(tmp_path / output), *form, storage=complete)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert any(part in result.stderr for part in message.format(tmp_path).split("|"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder.html"]
+
+
+def test_a_figure_of_a_named_sweep_leaves_that_of_the_newest_as_it_is(complete: Path) -> None:
+    usual = _run("figure", "fig3", storage=complete).stdout.split()
+    named = _run("figure", "fig3", "--sweep", "grid-1", storage=complete).stdout.split()
+    assert [Path(path).relative_to(complete) for path in (usual[0], named[0])] == [
+        Path("report/fig3.html"),
+        Path("report/grid-1/fig3.html"),
+    ]
 
 
 def test_every_type_can_be_written_as_csv_and_json(complete: Path) -> None:

@@ -154,6 +154,11 @@ def test_every_target_knows_every_state() -> None:
         (["--to", "wandb", "/dev/null/x"], "cannot write runs to '/dev/null/x"),
         (["--to", "wandb", "s3://bucket/x"], "offline runs go to a folder of this machine, got 's3://bucket/x'"),
         (["--to", "mlflow", "nowhere://x"], "cannot write runs to 'nowhere://x'"),
+        (
+            ["--to", "mlflow", "./runs"],
+            "give an MLflow tracking URI such as sqlite:///./runs.db, got the folder ./runs",
+        ),
+        (["--to", "mlflow", "sqlite:////no/such/m.db"], "there is no folder /no/such for sqlite:////no/such/m.db"),
     ],
 )
 def test_export_that_cannot_be_is_one_line(storage: Path, arguments: list[str], message: str) -> None:
@@ -167,7 +172,7 @@ def test_missing_package_is_named(
     storage: Path, tmp_path: Path, to: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, to, None)
-    result = _export(storage, "--to", to, str(tmp_path / "out"))
+    result = _export(storage, "--to", to, f"sqlite:///{tmp_path}/out.db" if to == "mlflow" else str(tmp_path / "out"))
     assert result.exit_code == 2
     assert result.stderr == f"error: this needs {package}, which is not installed here: pip install {package}\n"
 

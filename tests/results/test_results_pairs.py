@@ -168,7 +168,7 @@ def test_examples_that_the_split_keeps_together_form_a_group(
         ("effects", "markdown", "| tested on | term | effect | points |"),
         ("pairs", "csv", "family,comparison,trainable,order,ratio,tested on,seeds,examples,groups,base EM,other EM"),
         ("pairs", "table", "comparison "),
-        ("claims", "latex", "\\begin{tabular}{llllllllll}\n\\toprule\nclaim & tested on & paper & ours"),
+        ("claims", "latex", "\\begin{tabular}{llllllllll}\n\\toprule\nclaim & tested on & verdict & paper & ours"),
     ],
 )
 def test_statistics_are_printed(complete: Path, name: str, format_name: str, beginning: str) -> None:

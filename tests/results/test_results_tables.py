@@ -61,7 +61,7 @@ def test_noise_floor_is_the_order_effect_at_single_domain_shares(complete: Path)
     ]
     assert [pair[-1] for pair in floor.pairs] == pytest.approx(expected)
     assert (floor.mean, floor.max) == (pytest.approx(sum(expected) / 8), pytest.approx(max(expected)))
-    assert "over 8 order-equivalent pairs" in floor.describe()
+    assert "over 8 pairs at 0:100 and 100:0" in floor.describe()
 
 
 def test_paper_levels_stand_beside_ours(complete: Path) -> None:

@@ -122,7 +122,10 @@ def test_a_narrowing_survives_json_and_copies(narrowing: Narrowing) -> None:
     [
         (lambda narrowing: narrowing.pop("start"), "must have name, trainable, start, stages, but lacks start"),
         (lambda narrowing: narrowing["stages"][0].pop("name"), "must have name, dimensions, but lacks name"),
-        (lambda narrowing: narrowing.update(trainable="exbrt"), "trainable must be one of distilbert, exbert, got 'exbrt'"),
+        (
+            lambda narrowing: narrowing.update(trainable="exbrt"),
+            "trainable must be one of adapters, distilbert, exbert, moe_variants, got 'exbrt'",
+        ),
     ],
 )
 def test_data_that_describes_no_narrowing_is_refused_with_what_is_wrong(change: Callable[[Any], Any], complaint: str) -> None:

@@ -21,6 +21,9 @@ from trainables.data.spec import DataSpec
 from trainables.registry import settings_of
 from trainables.training.checkpoints import FINAL_WEIGHTS
 
+VALID_TOGETHER = {"moe_block", "method"}
+"""Settings that change only together with another one."""
+
 
 class BehaviourContract(TrainableCase):
     """What comes out of a trial, and that all of its settings count."""
@@ -129,7 +132,7 @@ def with_one_field_changed(config: QAConfig, sections: tuple[str, ...] | None = 
                     continue
                 break
             else:
-                if name != "moe_block":  # only valid together with another setting
+                if name not in VALID_TOGETHER:
                     pytest.fail(f"found no other valid value for {section}.{name}")
 
 

@@ -29,6 +29,13 @@ class TestExbert(TrainableContract):
     ]
 
 
+class TestAdapters(TrainableContract):
+    trainable = "adapters"
+    model = {"n_layers": 1, "num_experts": 3, "rank": 2}  # noqa: RUF012
+    without_chance = {"balance_loss_coef": 0.5}  # noqa: RUF012
+    out_of_range = [("model.num_experts", 0), ("model.rank", 0), ("model.method", "prefix"), ("model.balance_loss_coef", -1)]  # noqa: RUF012
+
+
 class TestMoEVariants(TrainableContract):
     trainable = "moe_variants"
     model = {  # noqa: RUF012

@@ -12,7 +12,7 @@ from transformers import DistilBertModel
 
 from trainables.exbert.config import ModelConfig
 from trainables.models.experts import ExactMoE, LibraryMoE
-from trainables.models.routed_qa import RoutedQuestionAnswering
+from trainables.models.routed_qa import RoutedQuestionAnswering, insert
 
 __all__ = ["ExBertForQuestionAnswering", "ExpertLayer"]
 
@@ -88,8 +88,10 @@ class ExBertForQuestionAnswering(RoutedQuestionAnswering):
     """Start and end logits, hidden states, attentions, and the loss with its parts."""
 
     def __init__(self, encoder: DistilBertModel, settings: ModelConfig) -> None:
-        layers = {place: ExpertLayer(settings, encoder.config.dim) for place in _places(settings, encoder.config.n_layers)}
-        super().__init__(encoder, layers, replace=settings.moe_position.startswith("replace"))
+        places = _places(settings, encoder.config.n_layers)
+        super().__init__(encoder, [ExpertLayer(settings, encoder.config.dim) for _ in places])
+        for place, layer in zip(places, self.expert_layers, strict=True):
+            insert(encoder.transformer.layer[place], layer, replace=settings.moe_position.startswith("replace"))
 
 
 def _places(settings: ModelConfig, num_blocks: int) -> range:

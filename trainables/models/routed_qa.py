@@ -5,7 +5,7 @@ Shapes: B = windows, T = tokens, D = width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -17,7 +17,7 @@ from trainables.models.encoder import append_to
 from trainables.models.outputs import QuestionAnsweringOutput, span_loss
 from trainables.models.tally import CountingExperts
 
-__all__ = ["RoutedLayer", "RoutedQuestionAnswering"]
+__all__ = ["Borrowed", "RoutedLayer", "RoutedQuestionAnswering", "insert"]
 
 
 class RoutedLayer(Protocol):
@@ -35,18 +35,16 @@ class RoutedLayer(Protocol):
 class RoutedQuestionAnswering(nn.Module):
     """Start and end logits, hidden states, attentions, and the loss with its parts."""
 
-    def __init__(self, encoder: DistilBertModel, layers: Mapping[int, nn.Module], *, replace: bool) -> None:
-        """`layers`: by the 0-based index of its block, after which each is put, or in the place of whose feed-forward."""
+    def __init__(self, encoder: DistilBertModel, layers: Iterable[nn.Module]) -> None:
+        """`layers`: `RoutedLayer`s that the encoder's blocks run (see `insert`), in the order of the forward pass."""
         super().__init__()
         self.distilbert = encoder
         config: DistilBertConfig = encoder.config
-        self.expert_layers = nn.ModuleList(layers.values())
+        self.expert_layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(config.qa_dropout)
         self.qa_outputs = nn.Linear(config.dim, 2)
         nn.init.normal_(self.qa_outputs.weight, std=config.initializer_range)
         nn.init.zeros_(self.qa_outputs.bias)
-        for place, layer in layers.items():
-            _insert(encoder.transformer.layer[place], layer, replace=replace)
 
     def forward(
         self,
@@ -85,7 +83,7 @@ class RoutedQuestionAnswering(nn.Module):
         """Total = QA loss + auxiliary losses of all expert layers, each already weighted (papers: document A, section 2.1)."""
         output.qa_loss = span_loss(output.start_logits, output.end_logits, start_B, end_B)
         for name in ("aux_loss", "balance_loss", "router_z_loss"):
-            output[name] = torch.stack([layer.losses[name] for layer in self.expert_layers]).sum()
+            output[name] = sum((layer.losses[name] for layer in self.expert_layers), output.qa_loss.new_zeros(()))
         output.loss = output.qa_loss + output.aux_loss
         output.token_means = self._token_means()
 
@@ -97,21 +95,21 @@ class RoutedQuestionAnswering(nn.Module):
         return {"loss": sum(weighted), "aux_loss": sum(weighted), "router_z_loss": sum(bare)} if layers else {}
 
 
-def _insert(block: nn.Module, layer: nn.Module, *, replace: bool) -> None:
-    """After the block, or in the place of its feed-forward (whose residual and normalisation stay)."""
+def insert(block: nn.Module, layer: nn.Module, *, replace: bool) -> None:
+    """Lets `block` run `layer` after all else, or in the place of its feed-forward (whose residual and normalisation stay)."""
     if replace:
-        block.ffn = _Borrowed(layer)
+        block.ffn = Borrowed(layer)
     else:
         append_to(block, layer)
 
 
-class _Borrowed(nn.Module):
+class Borrowed(nn.Module):
     """Runs a layer that is registered elsewhere, so that its parameters keep one name."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self._run = layer.forward
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self._run(x_BTD)
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._run(*inputs)
         return out

@@ -13,7 +13,7 @@ from transformers import DistilBertConfig, DistilBertModel
 from transformers.models.distilbert.modeling_distilbert import FFN
 
 from trainables.models.routed_experts import FeedForwardExpert, RoutedExperts, upcycle
-from trainables.models.routed_qa import RoutedQuestionAnswering
+from trainables.models.routed_qa import RoutedQuestionAnswering, insert
 from trainables.models.routers import ROUTERS
 from trainables.moe_variants.config import ModelConfig
 
@@ -24,14 +24,13 @@ class MoEVariantForQuestionAnswering(RoutedQuestionAnswering):
     """A question answerer with expert layers in the places that the settings name."""
 
     def __init__(self, encoder: DistilBertModel, settings: ModelConfig) -> None:
-        blocks = encoder.transformer.layer
+        blocks = [encoder.transformer.layer[place] for place in places(settings, encoder.config.n_layers)]
         replace = settings.placement != "after_last"
-        layers: dict[int, nn.Module] = {}
-        for place in places(settings, len(blocks)):
-            experts = _Experts(settings, encoder.config, blocks[place].ffn)
-            layers[place] = experts if replace else _Appended(experts, encoder.config)
-            _freeze(experts, settings.freeze)
-        super().__init__(encoder, layers, replace=replace)
+        layers = [_Experts(settings, encoder.config, block.ffn) for block in blocks]
+        super().__init__(encoder, layers if replace else [_Appended(layer, encoder.config) for layer in layers])
+        for block, layer in zip(blocks, self.expert_layers, strict=True):
+            insert(block, layer, replace=replace)
+            _freeze(layer.moe, settings.freeze)
 
 
 def places(settings: ModelConfig, num_blocks: int) -> Sequence[int]:

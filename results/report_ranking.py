@@ -1,0 +1,38 @@
+"""The report's section on families of models: a ranking for each that has several, beside the models that stand alone."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from results.ranking import ranking_table, ranking_text
+from results.report_frame import Section, Subject, html_table
+
+__all__ = ["ranking_section"]
+
+_FAMILIES = {"moe_variants": "Mixture-of-experts variants", "adapters": "Adapters and their mixtures"}
+"""Titles; a family without one goes by its name."""
+
+
+def ranking_section(subject: Subject) -> Section | None:
+    """None where no trainable came in several variants."""
+    names = [name for name in subject.grid.trainables if ":" in name]
+    families = [
+        family for family in dict.fromkeys(_family(name) for name in names) if sum(_family(n) == family for n in names) > 1
+    ]
+    if not families:
+        return None
+    table, notes = ranking_table(subject.ledger, subject.grid)
+    if not table.num_rows:
+        return None
+    of_row = pa.array([_family(name) for name in table["trainable"].to_pylist()])
+    alone = pc.invert(pc.is_in(of_row, value_set=pa.array(families)))
+    tables = [
+        html_table(ranking_text(table.filter(pc.or_(pc.equal(of_row, family), alone))), _FAMILIES.get(family, family))
+        for family in families
+    ]
+    return Section(name="ranking", title="Models ranked", values={"tables": tables, "notes": notes})
+
+
+def _family(trainable: str) -> str:
+    return trainable.partition(":")[0]
