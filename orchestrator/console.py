@@ -19,7 +19,7 @@ from orchestrator.lease import holder_of
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
-from orchestrator.standing import Standing, statuses, unfinished
+from orchestrator.standing import Standing, blocked, statuses, unfinished
 from orchestrator.stop import TAKEN_OVER
 from orchestrator.tidy import disk_use
 from orchestrator.trial import Trial
@@ -59,6 +59,7 @@ def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
     if plan.search is not None:
         say(f"the trials, best first: python -m results table search --sweep {plan.sweep_id} --storage {storage}")
     _say_errors(plan, storage, outcome)
+    _say_blocked(plan, storage)
     if outcome.stop_reason == TAKEN_OVER:
         say(f"stopped: {TAKEN_OVER}; watch it with `python -m orchestrator.run status {plan.sweep_id} --storage {storage}`")
     elif outcome.stop_reason:
@@ -72,6 +73,14 @@ def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
         say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
     if outcome.failed_before or any(failure.failure_class not in FREE for failure in outcome.failed.values()):
         say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
+
+
+def _say_blocked(plan: Plan, storage: StorageLike) -> None:
+    """What waits for a failed trial, by that trial."""
+    waiting = blocked(plan, statuses(storage, (trial.key for trial in plan.trials)))
+    names = {trial.key: trial.summary for trial in plan.trials}
+    for key, number in Counter(waiting.values()).items():
+        say(f"{number} trials are blocked: they begin from {key} {names[key]}, which has failed")
 
 
 def _say_errors(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
@@ -94,14 +103,14 @@ def _say_errors(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
 def show_plan(plan: Plan, storage: StorageLike, as_json: bool) -> None:
     """The trials of a plan, how each stands, and what the rest will cost."""
     known = statuses(storage, (trial.key for trial in plan.trials))
-    todo = unfinished(plan, known)
+    todo, waiting = unfinished(plan, known), blocked(plan, known)
     planned = Standing("planned")
     rows = [
         {
             "key": trial.key,
             "trial": trial.summary,
             "epochs": trial.config.training.epochs,
-            "status": known.get(trial.key, planned).status,
+            "status": "blocked" if trial.key in waiting else known.get(trial.key, planned).status,
         }
         for trial in plan.trials
     ]
@@ -158,7 +167,8 @@ def count_statuses(plan: Plan, storage: StorageLike) -> dict[str, int]:
     """How many trials of the plan have which status."""
     known = statuses(storage, (trial.key for trial in plan.trials))
     planned = Standing("planned")
-    found = [known.get(trial.key, planned).status for trial in plan.trials]
+    waiting = blocked(plan, known)
+    found = ["blocked" if trial.key in waiting else known.get(trial.key, planned).status for trial in plan.trials]
     found += ["planned"] * (plan.num_trials - len(found))  # that a search has not suggested yet
     if holder_of(sweep_dir(storage, plan.sweep_id) / "driver", time.time()) is None:  # without a driver nothing runs
         found = ["lost" if status == "running" else status for status in found]

@@ -24,7 +24,7 @@ from filelock import FileLock
 from orchestrator.location import location
 from results.object_storage import ObjectStorage
 
-__all__ = ["add_bundle", "cache_folder", "fetch_bundle", "publish_bundle"]
+__all__ = ["add_bundle", "cache_folder", "fetch_bundle", "fetch_file", "publish_bundle"]
 
 
 def cache_folder() -> Path:
@@ -70,6 +70,24 @@ def fetch_bundle(storage: ObjectStorage, name: str) -> Path:
                 building.rename(target)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def fetch_file(storage: ObjectStorage, name: str) -> Path:
+    """A file of the storage that never changes, in the cache, fetched by whoever comes first while others wait.
+
+    Raises:
+        FileNotFoundError: the storage has no such file.
+        OSError: it could not be fetched.
+    """
+    target = cache_folder() / name
+    if target.exists():
+        return target
+    with _locked(target):
+        if not target.exists():
+            arriving = target.with_name(f".{target.name}.arriving")
+            storage.fetch(storage.path(name), arriving)
+            arriving.replace(target)
     return target
 
 

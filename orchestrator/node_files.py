@@ -17,7 +17,7 @@ from typing import Protocol
 import psutil
 
 from orchestrator.errors import SweepError
-from orchestrator.node_cache import add_bundle, cache_folder, fetch_bundle, publish_bundle
+from orchestrator.node_cache import add_bundle, cache_folder, fetch_bundle, fetch_file, publish_bundle
 from results.object_storage import ObjectStorage
 from results.storage import StorageLike, open_sweep_storage
 from trainables.config import QAConfig
@@ -35,6 +35,8 @@ from trainables.data.sources import (
 from trainables.data.spec import DataSpec, DomainSpec
 
 __all__ = ["NodeFiles", "TrialCheckpoints", "node_files"]
+
+_FINAL = "final.safetensors"  # as trainables.training.checkpoints calls them; that brings torch
 
 _KEPT = "storage:"
 """What the location of data begins with that lies in the sweep's own storage."""
@@ -87,6 +89,12 @@ class NodeFiles(Protocol):
     def checkpoints(self, trial_key: str) -> TrialCheckpoints:
         """The checkpoints of a trial."""
 
+    def check_final_weights(self, trial_key: str) -> None:
+        """Raises SweepError where the weights of a completed trial are not kept."""
+
+    def final_weights(self, trial_key: str) -> Path:
+        """Them as a file of this node. Raises SweepError, as `check_final_weights`."""
+
 
 def node_files(storage: StorageLike) -> NodeFiles:
     """The files of a storage on this node."""
@@ -128,6 +136,15 @@ class _SharedFiles:
 
     def checkpoints(self, trial_key: str) -> TrialCheckpoints:
         return _SharedCheckpoints(self._folder / "checkpoints" / trial_key)
+
+    def check_final_weights(self, trial_key: str) -> None:
+        self.final_weights(trial_key)
+
+    def final_weights(self, trial_key: str) -> Path:
+        path = self.checkpoints(trial_key).folder / _FINAL
+        if not path.exists():
+            raise _no_weights(trial_key)
+        return path
 
 
 class _FetchedFiles:
@@ -178,6 +195,16 @@ class _FetchedFiles:
     def checkpoints(self, trial_key: str) -> TrialCheckpoints:
         return _FetchedCheckpoints(self._storage, trial_key)
 
+    def check_final_weights(self, trial_key: str) -> None:
+        if _FINAL not in self._storage.names(f"checkpoints/{trial_key}"):
+            raise _no_weights(trial_key)
+
+    def final_weights(self, trial_key: str) -> Path:
+        try:
+            return fetch_file(self._storage, f"checkpoints/{trial_key}/{_FINAL}")
+        except FileNotFoundError:
+            raise _no_weights(trial_key) from None
+
 
 class _FetchedCheckpoints:
     """Written on this node's disk, then uploaded: an object is there when it is complete."""
@@ -220,6 +247,13 @@ class _FetchedCheckpoints:
     def _remove(self, names: list[str]) -> None:
         for name in names:
             self._storage.remove(self._storage.path(f"{self._name}/{name}"))
+
+
+def _no_weights(trial_key: str) -> SweepError:
+    return SweepError(
+        f"trial {trial_key} is complete, but its weights are no longer kept, and another trial begins from them; "
+        "keep weights with recovery.keep_checkpoints=all, and train it anew with another seed or storage"
+    )
 
 
 def _prepared(config: QAConfig, data: DataSpec) -> list[str]:

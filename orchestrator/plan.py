@@ -27,7 +27,7 @@ from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
-__all__ = ["Plan", "make_trial", "plan_grid", "resolve_data"]
+__all__ = ["Plan", "ancestors", "make_trial", "plan_grid", "resolve_data"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,8 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     trials: dict[str, Trial] = {}
     for seed in preset.seeds:
         for trial in _of_seed(preset, seed, data, fingerprint):
-            trials.setdefault(trial.key, trial)
+            for each in (*ancestors(trial), trial):
+                trials.setdefault(each.key, each)
     if not trials:
         raise PlanError("the grid is empty: give at least one of each of shares, orders and seeds, and of trainables or spaces")
     return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
@@ -146,15 +147,34 @@ def make_trial(
         settings = settings_of(name)
     except ValueError as error:
         raise PlanError(str(error)) from error
+    config = _config(preset, point, settings, variant, changes)
+    parents = (
+        make_trial(
+            preset,
+            GridPoint(trainable=each.trainable, share=each.share, order=each.order, seed=point.seed),
+            data,
+            fingerprint,
+            {"model": each.model},
+        )
+        for each in settings.parents_of(config)
+    )
     return Trial(
         trainable=name,
         variant=variant,
         version=settings.version,
-        config=_config(preset, point, settings, variant, changes),
+        config=config,
         data=data,
         data_fingerprint=fingerprint,
         seed=point.seed,
+        parents=tuple(parents),
     )
+
+
+def ancestors(trial: Trial) -> Iterator[Trial]:
+    """The trials that must be complete before this one, each before its children; one may come several times."""
+    for parent in trial.parents:
+        yield from ancestors(parent)
+        yield parent
 
 
 def _config(

@@ -180,7 +180,7 @@ class RayBackend:
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = Relay(listener, self._watch)
-        known = work.known
+        known = None if work.waits else work.known
         which: dict[str, Any] = {}
         if known is None:
             which = {"search_alg": Searcher(work, relay, stop_requested, self._room), "num_samples": -1}

@@ -68,8 +68,8 @@ def plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
         "moe_dropout": model.get("moe_dropout"),
         "epochs": config.training.epochs,
         "batch_size": config.training.batch_size,
-        "stage": 2 if trial.parents else 1,
-        "parent_keys": list(trial.parents),
+        "stage": trial.stage,
+        "parent_keys": list(trial.parent_keys),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.errors import SweepError
 from orchestrator.machine import num_gpus
-from orchestrator.node_files import node_files
+from orchestrator.node_files import NodeFiles, node_files
 from orchestrator.preset import Recovery
 from orchestrator.trial import Trial
 from orchestrator.worker import Attempt, Ended, RunSettings
@@ -104,7 +104,7 @@ def replay_trial(trial_key: str, storage: StorageLike, say: Callable[[str], None
         )
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
         say(f"running {trial.summary} again, {recorded['num_threads']} threads")
-        _run(trial, recorded, Path(folder), node_files(storage).prepared_dir, say)
+        _run(trial, recorded, Path(folder), node_files(storage), say)
         again = Ledger(folder)
         before, after = ({name: _rows(each, query, trial_key) for name, query in _TABLES.items()} for each in (ledger, again))
         changed = _changed(recorded, _attempt(again, trial_key))
@@ -164,6 +164,8 @@ def _trial(recorded: Mapping[str, Any], storage: StorageLike) -> Trial:
             f"{recorded['trial_key']} was run with {name} version {recorded['trainable_version']}, and this is version "
             f"{version}: check out commit {recorded['git_commit'] or 'of that version'} to replay it"
         )
+    ledger = Ledger(storage)
+    parents = [_trial(_recorded(ledger, key), storage) for key in recorded["parent_keys"]]
     trial = Trial.from_json(
         {
             "key": recorded["trial_key"],
@@ -174,7 +176,7 @@ def _trial(recorded: Mapping[str, Any], storage: StorageLike) -> Trial:
             "data": _in_order(json.loads(recorded["data"]), recorded["domains"]),
             "data_fingerprint": recorded["data_fingerprint"],
             "seed": recorded["seed"],
-            "parents": recorded["parent_keys"],
+            "parent_trials": [parent.to_json() for parent in parents],
         }
     )
     trial = replace(trial, data=node_files(storage).local(trial.data))
@@ -188,10 +190,15 @@ def _in_order(data: dict[str, Any], domains: list[str]) -> dict[str, Any]:
     return {**data, "domains": {name: data["domains"][name] for name in domains}}
 
 
-def _run(trial: Trial, recorded: Mapping[str, Any], folder: Path, prepared: Path, say: Callable[[str], None]) -> None:
+def _run(trial: Trial, recorded: Mapping[str, Any], folder: Path, origin: NodeFiles, say: Callable[[str], None]) -> None:
+    """`origin`: the files of the storage that has the trial."""
     (folder / "sweeps" / "replay").mkdir(parents=True)
-    if prepared.exists():
-        (folder / "prepared").symlink_to(prepared, target_is_directory=True)
+    if origin.prepared_dir.exists():
+        (folder / "prepared").symlink_to(origin.prepared_dir, target_is_directory=True)
+    for key in trial.parent_keys:
+        weights = origin.final_weights(key)
+        (folder / "checkpoints" / key).mkdir(parents=True)
+        (folder / "checkpoints" / key / weights.name).symlink_to(weights.resolve())
     settings = RunSettings(
         storage=folder,
         sweep_id="replay",

@@ -109,6 +109,11 @@ class Search:
         return None
 
     @property
+    def waits(self) -> bool:
+        """See `Work.waits`: trials of a search have no parents."""
+        return False
+
+    @property
     def num_left(self) -> int:
         """See `Work.num_left`."""
         promotable = self._spec.settings.variant == "promotion" and self._asha.promotable() is not None

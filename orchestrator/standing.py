@@ -21,6 +21,7 @@ from results.storage import StorageLike
 __all__ = [
     "RETRY",
     "Standing",
+    "blocked",
     "close_lost_attempts",
     "forgiven",
     "mark_lost",
@@ -62,11 +63,26 @@ def statuses(storage: StorageLike, keys: Iterable[str]) -> dict[str, Standing]:
 
 
 def unfinished(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] = ()) -> list[Trial]:
-    """The trials that are neither done nor failed, and those of the failed that `retry` names, in the plan's order."""
-    again = set(retry)
+    """The trials that are neither done nor failed, and those of the failed that `retry` names, in the plan's order.
+
+    Without what is blocked.
+    """
+    again, waiting = set(retry), blocked(plan, known, retry)
     fresh = Standing("planned")
-    standing = [(trial, known.get(trial.key, fresh)) for trial in plan.trials]
+    standing = [(trial, known.get(trial.key, fresh)) for trial in plan.trials if trial.key not in waiting]
     return [trial for trial, how in standing if not how.is_done and (not how.is_failed or trial.key in again)]
+
+
+def blocked(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] = ()) -> dict[str, str]:
+    """The trials that cannot be run since one that they begin from has failed, each with the key of that one."""
+    again = set(retry)
+    failed = {key for key, how in known.items() if how.is_failed and key not in again}
+    found: dict[str, str] = {}
+    for trial in plan.trials:  # parents come before their children
+        causes = [found.get(key, key) for key in trial.parent_keys if key in failed or key in found]
+        if causes and not (trial.key in known and known[trial.key].is_done):
+            found[trial.key] = causes[0]
+    return found
 
 
 def forgiven(storage: StorageLike, retry: Iterable[str]) -> dict[str, int]:

@@ -120,6 +120,9 @@ def _prepare(todo: list[Trial], storage: StorageLike, say: Callable[[str], None]
     from trainables.training.preparation import prepare_all  # brings the tokenizers
 
     files = node_files(storage)
+    ours = {trial.key for trial in todo}
+    for key in {key for trial in todo for key in trial.parent_keys} - ours:
+        files.check_final_weights(key)
     for data in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
         files.publish(data)
     trials = [(trial.config, files.local(trial.data)) for trial in todo]

@@ -25,14 +25,26 @@ class Trial:
     data: DataSpec
     data_fingerprint: str
     seed: int
-    parents: tuple[str, ...] = ()
+    parents: tuple[Trial, ...] = ()  # whose final weights it begins from; their keys enter its own
     title: str = ""  # what a person calls the trial, where its sweep knows better than `summary`
     detail: str = ""  # what sets the trial apart from the others of its sweep, where the title does not say
 
     @cached_property
     def key(self) -> str:
         """First 16 hex digits of the SHA-256 of everything that decides the result."""
-        return trial_key(self.trainable, self.version, self.config.resolved(), self.data_fingerprint, self.seed, self.parents)
+        return trial_key(
+            self.trainable, self.version, self.config.resolved(), self.data_fingerprint, self.seed, self.parent_keys
+        )
+
+    @property
+    def parent_keys(self) -> tuple[str, ...]:
+        """The keys of the trials that it begins from."""
+        return tuple(parent.key for parent in self.parents)
+
+    @property
+    def stage(self) -> int:
+        """1 without parents, else one more than the latest of theirs."""
+        return 1 + max((parent.stage for parent in self.parents), default=0)
 
     @property
     def label(self) -> str:
@@ -59,7 +71,8 @@ class Trial:
             "data": self.data.model_dump(mode="json"),
             "data_fingerprint": self.data_fingerprint,
             "seed": self.seed,
-            "parents": list(self.parents),
+            "parents": list(self.parent_keys),
+            "parent_trials": [parent.to_json() for parent in self.parents],
         }
 
     @classmethod
@@ -77,7 +90,7 @@ class Trial:
             data=DataSpec.model_validate(value["data"]),
             data_fingerprint=value["data_fingerprint"],
             seed=value["seed"],
-            parents=tuple(value["parents"]),
+            parents=tuple(cls.from_json(parent) for parent in value.get("parent_trials", ())),
         )
         if trial.key != value["key"]:
             raise ValueError(

@@ -25,6 +25,10 @@ class Work(Protocol):
         """
 
     @property
+    def waits(self) -> bool:
+        """Whether a trial that is left has to wait for another one that is left."""
+
+    @property
     def num_left(self) -> int:
         """Trials that have not ended, as far as this run can end them."""
 
@@ -63,7 +67,10 @@ class Work(Protocol):
 
 
 class FixedWork:
-    """A list of trials, each to be run to its end; those that are expected to take longest start first."""
+    """A list of trials, each to be run to its end once its parents are; those that are expected to take longest start first.
+
+    What begins from a trial that failed cannot be run: it is blocked, until that trial is retried.
+    """
 
     num_stopped_early = 0
 
@@ -82,7 +89,13 @@ class FixedWork:
         self.total = total
         self._left = {trial.key: trial for trial in trials}
         self._expected = expected
+        self._waiting: list[Trial] = []
         self.hand_out_again()
+
+    @property
+    def waits(self) -> bool:
+        """See `Work.waits`."""
+        return any(key in self._left for trial in self._left.values() for key in trial.parent_keys)
 
     @property
     def known(self) -> Sequence[Trial]:
@@ -105,7 +118,11 @@ class FixedWork:
 
     def next(self) -> Trial | None:
         """See `Work.next`."""
-        return next(self._waiting, None)
+        ready = (trial for trial in self._waiting if not any(key in self._left for key in trial.parent_keys))
+        chosen = next(ready, None)
+        if chosen is not None:
+            self._waiting.remove(chosen)
+        return chosen
 
     def reported(self, trial_key: str, shown: dict[str, Any]) -> str | None:
         """See `Work.reported`."""
@@ -115,7 +132,16 @@ class FixedWork:
         """See `Work.ended`."""
         self._left.pop(trial_key, None)
         self.num_done += status == "completed"
+        if status != "completed":
+            self._block(trial_key)
+
+    def _block(self, trial_key: str) -> None:
+        """Nothing that begins from the trial can be run any more."""
+        for child in [trial for trial in self._left.values() if trial_key in trial.parent_keys]:
+            del self._left[child.key]
+            self._block(child.key)
+        self._waiting = [trial for trial in self._waiting if trial.key in self._left]
 
     def hand_out_again(self) -> None:
         """See `Work.hand_out_again`."""
-        self._waiting = iter(self.known)
+        self._waiting = list(self.known)

@@ -29,7 +29,7 @@ from orchestrator.stop import PAUSED, PREEMPTED, StopWatch
 from orchestrator.trial import Trial
 from results.parts import read_attempts, torn_parts
 from results.storage import StorageLike
-from trainables.contract import Interrupted, Report, TrialContext
+from trainables.contract import Interrupted, Parent, Report, TrialContext
 from trainables.data.spec import DataSpec
 from trainables.registry import train_function
 
@@ -276,6 +276,7 @@ class Attempt:
                 num_threads=self._settings.cpus,
                 checkpoint_dir=self._kept.folder,
                 prepared_dir=self._files.prepared_dir,
+                parents=tuple(self._parent(parent) for parent in self.trial.parents),
                 checkpoint_seconds=self._settings.recovery.checkpoint_seconds,
                 resume_step=self._resumed_step,
                 micro_batches=self._micro_batches,
@@ -295,6 +296,11 @@ class Attempt:
             return data
 
         return self._writer.patiently(fetched)
+
+    def _parent(self, trial: Trial) -> Parent:
+        """A trial that this one begins from, its weights on this node."""
+        weights = self._writer.patiently(lambda: self._files.final_weights(trial.key))
+        return Parent(key=trial.key, trainable=trial.trainable, config=trial.config, weights=weights)
 
     def _first_row(self) -> dict[str, Any]:
         self._resumed_step: int = _checkpoints().newest_step(self._kept.folder)

@@ -7,17 +7,19 @@ result alone (storage, concurrency, checkpoint interval) belongs here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ADDED_LATER", "EvaluationConfig", "MixtureConfig", "QAConfig", "Settings", "TrainingConfig"]
+__all__ = ["ADDED_LATER", "EvaluationConfig", "MixtureConfig", "ParentPoint", "QAConfig", "Settings", "TrainingConfig"]
 
 ADDED_LATER: Mapping[str, Any] = {
     "evaluation.validate_at": "epoch",
     "training.warmup_share": 0.0,
     "model.dense_block": False,
     "model.expert_dropout": 0.0,
+    "model.reinit_k": 0,
 }
 """Settings that the first recorded trials did not have yet, by dotted name, each with its default: what was done before.
 
@@ -29,6 +31,16 @@ class Settings(BaseModel):
     """Frozen, validated settings; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentPoint:
+    """Which trial another one begins from: of the same sweep's settings and seed, but with what is given here."""
+
+    trainable: str
+    share: int  # percent of the first domain
+    order: Literal["concatenated", "shuffled"] = "shuffled"
+    model: Mapping[str, Any] = field(default_factory=dict)  # settings that win over the sweep's
 
 
 class MixtureConfig(Settings):

@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "ExpertLoad",
     "Interrupted",
+    "Parent",
     "Prediction",
     "Report",
     "Train",
@@ -109,6 +110,16 @@ class Report:
     params_trainable: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A completed trial that another one begins from."""
+
+    key: str
+    trainable: str
+    config: QAConfig
+    weights: Path  # its final weights, a safetensors file by the names of its model's state
+
+
 def never() -> bool:
     """Nobody asks the trial to stop."""
     return False
@@ -129,6 +140,7 @@ class TrialContext:
     num_threads: int  # torch threads; fixed by the trial's CPUs, so that a result does not depend on the machine's load
     checkpoint_dir: Path  # the trial's own; the newest complete checkpoint in it is where a new attempt begins
     prepared_dir: Path  # root of the content-addressed prepared features
+    parents: tuple[Parent, ...] = ()  # in the order in which the trainable's `parents_of` names them
     checkpoint_seconds: float = 30.0  # least time between two checkpoints; 0 = after every report
     resume_step: int | None = None  # begin from no later checkpoint than this step's; None: from the newest
     micro_batches: int = 1  # parts in which each batch goes through the model, gradients added up; at most its windows

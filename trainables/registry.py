@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.config import QAConfig
+from trainables.config import ParentPoint, QAConfig
 from trainables.contract import Train
 
 __all__ = ["TrainableSettings", "names", "settings_of", "train_function"]
@@ -26,6 +27,8 @@ class TrainableSettings:
     config: type[QAConfig]
     metrics: tuple[str, ...]
     variants: dict[str, dict[str, Any]]
+    parents_of: Callable[[QAConfig], tuple[ParentPoint, ...]]
+    """The trials that one of this configuration begins from."""
 
     @property
     def model_keys(self) -> set[str]:
@@ -50,7 +53,12 @@ def settings_of(name: str) -> TrainableSettings:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"trainable must be one of {', '.join(known)}, got {name!r}{hint}")
     module = importlib.import_module(f"trainables.{name}.config")
-    return TrainableSettings(name, module.VERSION, module.Config, module.METRICS, module.VARIANTS)
+    parents_of = getattr(module, "parents_of", _no_parents)
+    return TrainableSettings(name, module.VERSION, module.Config, module.METRICS, module.VARIANTS, parents_of)
+
+
+def _no_parents(config: QAConfig) -> tuple[ParentPoint, ...]:
+    return ()
 
 
 def train_function(name: str) -> Train:

@@ -36,7 +36,13 @@ def test_only_what_decides_the_result_enters_the_key() -> None:
     moved = DataSpec(encoder="/elsewhere", domains=a_trial().data.domains)
     assert a_trial(data=moved).key == a_trial().key
     assert a_trial(variant="tuned").key == a_trial().key
-    changed = [{"seed": 1}, {"version": 2}, {"data_fingerprint": "1" * 64}, {"parents": ("abc",)}, {"trainable": "exbert"}]
+    changed = [
+        {"seed": 1},
+        {"version": 2},
+        {"data_fingerprint": "1" * 64},
+        {"parents": (a_trial(seed=7),)},
+        {"trainable": "exbert"},
+    ]
     assert len({a_trial(**change).key for change in changed} | {a_trial().key}) == 6
 
 
@@ -49,7 +55,7 @@ def test_canonical_json_has_one_spelling_and_refuses_what_is_not_data() -> None:
 
 
 def test_a_trial_survives_json() -> None:
-    trial = a_trial(parents=("abc",))
+    trial = a_trial(parents=(a_trial(seed=7),))
     assert Trial.from_json(json.loads(json.dumps(trial.to_json()))) == trial
 
 

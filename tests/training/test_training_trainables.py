@@ -1,6 +1,14 @@
 """The contract suite for each trainable."""
 
+from pathlib import Path
+
+import pytest
 from contract_suite import TrainableContract
+
+from trainables.contract import Parent, TrialContext
+from trainables.data.spec import DataSpec
+from trainables.registry import settings_of, train_function
+from trainables.training.checkpoints import FINAL_WEIGHTS
 
 
 class TestDistilbert(TrainableContract):
@@ -52,3 +60,33 @@ class TestMoEVariants(TrainableContract):
         ("model.router", "top3"),
         ("model.capacity_factor", 0),
     ]
+
+
+@pytest.fixture(scope="module")
+def experts(data: DataSpec, prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Parent, ...]:
+    """Two small models that were trained for a few steps, on one domain each."""
+    found = []
+    for share in (100, 0):
+        config = settings_of("distilbert").config.model_validate(
+            {
+                "mixture": {"share": share, "size": 20},
+                "model": {"n_layers": 1},
+                "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 128, "stride": 32},
+                "evaluation": {"validation_examples": 2, "test_examples": 2},
+            }
+        )
+        folder = tmp_path_factory.mktemp("expert")
+        context = TrialContext(seed=3, data=data, device="cpu", num_threads=1, checkpoint_dir=folder, prepared_dir=prepared_dir)
+        list(train_function("distilbert")(config, context))
+        found.append(Parent(key=str(share), trainable="distilbert", config=config, weights=folder / FINAL_WEIGHTS))
+    return tuple(found)
+
+
+class TestGatedEnsemble(TrainableContract):
+    trainable = "gated_ensemble"
+    model = {"n_layers": 1, "gate_hidden": 16}  # noqa: RUF012
+    out_of_range = [("model.gate_hidden", 0), ("model.reinit_k", 7), ("model.combine", "votes")]  # noqa: RUF012
+
+    @pytest.fixture
+    def parents(self, experts: tuple[Parent, ...]) -> tuple[Parent, ...]:
+        return experts

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainables.config import QAConfig
-from trainables.contract import Report, TrialContext
+from trainables.contract import Parent, Report, TrialContext
 from trainables.data.spec import DataSpec
 from trainables.registry import settings_of, train_function
 
@@ -42,7 +42,12 @@ class TrainableCase:
         )
 
     @pytest.fixture
-    def context(self, data: DataSpec, prepared_dir: Path, tmp_path: Path) -> TrialContext:
+    def parents(self) -> tuple[Parent, ...]:
+        """The trials that one begins from."""
+        return ()
+
+    @pytest.fixture
+    def context(self, data: DataSpec, prepared_dir: Path, tmp_path: Path, parents: tuple[Parent, ...]) -> TrialContext:
         return TrialContext(
             seed=3,
             data=data,
@@ -50,6 +55,7 @@ class TrainableCase:
             num_threads=1,
             checkpoint_dir=tmp_path / "checkpoints",
             prepared_dir=prepared_dir,
+            parents=parents,
             checkpoint_seconds=0,
         )
 

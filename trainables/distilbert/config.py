@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.config import QAConfig, Settings
 
@@ -24,7 +24,16 @@ class ModelConfig(Settings):
     n_layers: int | None = Field(
         None, ge=1, le=6, description="transformer blocks kept, from the first; null: all of the encoder's"
     )
+    reinit_k: int = Field(
+        0, ge=0, le=6, description="last blocks that begin freshly drawn (papers: document B, section 3.3: 2 to 4)"
+    )
     dense_block: bool = Field(False, description="after the last block, one of ExBERT's experts that every token takes")
+
+    @model_validator(mode="after")
+    def _blocks_to_draw(self) -> ModelConfig:
+        if self.n_layers is not None and self.reinit_k > self.n_layers:
+            raise ValueError(f"reinit_k must be in [0, n_layers={self.n_layers}], got {self.reinit_k}")
+        return self
 
 
 class Config(QAConfig):

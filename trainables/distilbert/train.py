@@ -9,7 +9,7 @@ from transformers import DistilBertForQuestionAnswering
 from trainables.contract import Report, TrialContext
 from trainables.distilbert.config import METRICS, Config
 from trainables.distilbert.model import add_dense_block
-from trainables.models.encoder import load_encoder
+from trainables.models.encoder import draw_again, load_encoder
 from trainables.training.loop import fine_tune
 
 __all__ = ["train"]
@@ -20,6 +20,7 @@ def train(config: Config, context: TrialContext) -> Iterator[Report]:
 
     def build() -> DistilBertForQuestionAnswering:
         model = load_encoder(context.data.encoder, config.model.n_layers, DistilBertForQuestionAnswering)
+        draw_again(model.distilbert, config.model.reinit_k)
         if config.model.dense_block:
             add_dense_block(model)
         return model

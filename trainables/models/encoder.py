@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import DistilBertModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from trainables.data.sources import parse_encoder
 from trainables.models.encoder_config import encoder_config
 
-__all__ = ["append_to", "load_encoder"]
+__all__ = ["append_to", "draw_again", "load_encoder"]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -35,6 +35,19 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
 def append_to(block: nn.Module, layer: nn.Module) -> None:
     """Makes `layer` the last part of `block`. It is not registered there: its parameters belong to whoever holds it."""
     block.register_forward_hook(lambda _module, _inputs, hidden_BTD: layer(hidden_BTD))
+
+
+def draw_again(encoder: DistilBertModel, num_blocks: int) -> None:
+    """Initialises the last blocks anew, from torch's generator: linear weights normal with the model's own deviation, biases 0,
+    normalisation gains 1 (papers: document B, section 3.3; Zhang et al. 2021, section 5)."""
+    for block in encoder.transformer.layer[len(encoder.transformer.layer) - num_blocks :]:
+        for module in block.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=encoder.config.initializer_range)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
 
 
 @contextmanager

@@ -84,7 +84,9 @@ def add_gradients(
 
 def _losses_of(output: Any) -> Mapping[str, str]:
     """Metric -> part of `output`; models without auxiliary losses have only `loss`."""
-    return {metric: name for metric, name in _LOSSES.items() if hasattr(output, name)} or {"train_qa_loss": "loss"}
+    return {metric: name for metric, name in _LOSSES.items() if getattr(output, name, None) is not None} or {
+        "train_qa_loss": "loss"
+    }
 
 
 def update(

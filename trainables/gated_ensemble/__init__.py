@@ -1,0 +1,1 @@
+"""A gate over frozen experts, one for each domain (papers: document B)."""

@@ -1,0 +1,58 @@
+"""Settings of the gated ensemble. Importing this is cheap.
+
+Sources: papers, document B, with the readings of section 2.3 of the digest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trainables.config import ParentPoint, QAConfig, Settings
+
+__all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
+
+VERSION = 1
+"""Bumped when the same configuration and seed would give other results."""
+
+METRICS = ("train_qa_loss", "val_qa_loss", "learning_rate")
+
+_GATE_RATE = {"learning_rate": 1e-3}
+"""The gate is small and freshly drawn; digest, section 2.3."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "logits": {"model": {"combine": "logits"}, "training": _GATE_RATE},
+    "probabilities": {"model": {"combine": "probabilities"}, "training": _GATE_RATE},
+}
+"""What is mixed: the paper's equation is of probabilities, its implementation of logits (section 2.1)."""
+
+
+class ModelConfig(Settings):
+    """The experts and their gate. Only the gate learns."""
+
+    n_layers: int | None = Field(
+        None, ge=1, le=6, description="transformer blocks of each expert, from the first; null: all of the encoder's"
+    )
+    reinit_k: int = Field(0, ge=0, le=6, description="last blocks of each expert that begin freshly drawn")
+    combine: Literal["logits", "probabilities"] = Field(
+        "logits", description="what the gate's weights mix, for starts and ends: logits, or probabilities over the tokens"
+    )
+    gate_input: Literal["base_mean", "base_cls", "embedding_mean", "expert_cls"] = Field(
+        "base_mean",
+        description="what the gate reads: the mean or first state of the frozen encoder, the mean of its embeddings, or the "
+        "experts' first states side by side",
+    )
+    gate_hidden: int = Field(768, ge=8, le=4096, description="width of the gate's two hidden layers (section 2.1: 768)")
+
+
+class Config(QAConfig):
+    """A trial of the gated ensemble. Its mixture is what the gate learns from."""
+
+    model: ModelConfig = ModelConfig()
+
+
+def parents_of(config: QAConfig) -> tuple[ParentPoint, ...]:
+    """One expert for each domain: a plain DistilBERT trained on that domain alone, as many examples as the mixture has."""
+    changes = {"reinit_k": config.model.reinit_k, "n_layers": config.model.n_layers}  # type: ignore[attr-defined]
+    return tuple(ParentPoint(trainable="distilbert", share=share, model=changes) for share in (100, 0))
