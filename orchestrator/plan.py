@@ -22,7 +22,7 @@ from results.storage import StorageLike
 from search_spaces.grid import point_text
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from search_spaces.registry import load_space
-from trainables.config import QAConfig
+from trainables.config import ParentPoint, QAConfig
 from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
@@ -148,16 +148,7 @@ def make_trial(
     except ValueError as error:
         raise PlanError(str(error)) from error
     config = _config(preset, point, settings, variant, changes)
-    parents = (
-        make_trial(
-            preset,
-            GridPoint(trainable=each.trainable, share=each.share, order=each.order, seed=point.seed),
-            data,
-            fingerprint,
-            {"model": each.model},
-        )
-        for each in settings.parents_of(config)
-    )
+    parents = (_parent(preset, each, point.seed, data, fingerprint) for each in settings.parents_of(config))
     return Trial(
         trainable=name,
         variant=variant,
@@ -168,6 +159,15 @@ def make_trial(
         seed=point.seed,
         parents=tuple(parents),
     )
+
+
+def _parent(preset: Preset, which: ParentPoint, seed: int, data: DataSpec, fingerprint: str) -> Trial:
+    """A trial that another one begins from; where it is none of the plain grid's, its variant says how it differs."""
+    cell = GridPoint(trainable=which.trainable, share=which.share, order=which.order, seed=seed)
+    plain = make_trial(preset, cell, data, fingerprint)
+    trial = make_trial(preset, cell, data, fingerprint, {"model": which.model})
+    differing = {name: value for name, value in which.model.items() if getattr(plain.config.model, name) != value}
+    return replace(trial, variant=point_text(differing)) if differing else plain
 
 
 def ancestors(trial: Trial) -> Iterator[Trial]:

@@ -1,11 +1,12 @@
 """The models of a grid by their scores, beside how many parameters they train and what they cost.
 
-Models are compared on the mixtures (share and order) that every model with a score was trained on.
+Models are compared on the mixtures (share and order) that most of them were trained on, all on the same.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,20 +40,19 @@ def ranking_table(ledger: Ledger, grid: Grid) -> tuple[pa.Table, list[str]]:
     domains = grid.domains[:2]
     schema = _schema(domains)
     if not cells:
-        why = "no mixture was trained on by every model" if scored else "no trial of the grid has test scores yet"
-        return pa.Table.from_pylist([], schema=schema), [why]
+        return pa.Table.from_pylist([], schema=schema), ["no trial of the grid has test scores yet"]
     costs = {row["trial_key"]: row for row in ledger.sql(_COSTS).to_pylist()}
     intervals = CellIntervals(ledger, grid)
     of_model: dict[str, list[GridTrial]] = {}
     for trial in scored:
-        if (trial.share, trial.order) in cells:
+        if (trial.share, trial.order) in cells and trial.trainable not in left_out:
             of_model.setdefault(trial.trainable, []).append(trial)
     rows = [_row(name, trials, domains, costs, intervals) for name, trials in of_model.items()]
     rows.sort(key=lambda row: -row["em"])
     named = ", ".join(f"{ratio(share)} {order}" for share, order in sorted(cells))
     shown = named if len(cells) <= _MOST_NAMED else f"{len(cells)} mixtures that all have"
     notes = [f"EM in percent on the test sets, trained on {shown}; {intervals.words}"]
-    notes += [f"left out, since not every model was trained on them: {left_out} other mixtures"] if left_out else []
+    notes += [f"not trained on these, and left out: {', '.join(left_out)}"] if left_out else []
     return pa.Table.from_pylist([{"rank": place, **row} for place, row in enumerate(rows, 1)], schema=schema), notes
 
 
@@ -80,13 +80,17 @@ def _score(row: dict[str, Any], domain: str) -> str:
     return f"{row[f'em {domain}']:.1f}{interval}"
 
 
-def _common_cells(trials: Sequence[GridTrial]) -> tuple[set[tuple[int, str]], int]:
-    """Shares and orders that every model has, and how many others there are."""
+def _common_cells(trials: Sequence[GridTrial]) -> tuple[set[tuple[int, str]], list[str]]:
+    """Shares and orders that most models have, as many as these have in common, and the models that lack some."""
     of_model: dict[str, set[tuple[int, str]]] = {}
     for trial in trials:
         of_model.setdefault(trial.trainable, set()).add((trial.share, trial.order))
-    common = set.intersection(*of_model.values()) if of_model else set()
-    return common, len(set().union(*of_model.values()) - common)
+    if not of_model:
+        return set(), []
+    counts = Counter(cell for cells in of_model.values() for cell in cells)
+    usual, _ = max(counts.items(), key=lambda item: (item[1], item[0]))
+    common = set.intersection(*(cells for cells in of_model.values() if usual in cells))
+    return common, [name for name, cells in of_model.items() if not common <= cells]
 
 
 def _row(

@@ -10,7 +10,11 @@ from results.report_frame import Section, Subject, html_table
 
 __all__ = ["ranking_section"]
 
-_FAMILIES = {"moe_variants": "Mixture-of-experts variants", "adapters": "Adapters and their mixtures"}
+_FAMILIES = {
+    "gated_ensemble": "Gated ensembles of experts",
+    "moe_variants": "Mixture-of-experts variants",
+    "adapters": "Adapters and their mixtures",
+}
 """Titles; a family without one goes by its name."""
 
 

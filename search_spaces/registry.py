@@ -19,6 +19,12 @@ from search_spaces.config_fields import nearest
 from search_spaces.distilbert import distilbert, distilbert_controls, distilbert_extended
 from search_spaces.embedded import distilbert_embedded, embedded, exbert_embedded
 from search_spaces.exbert import exbert, exbert_extended
+from search_spaces.gated_ensemble import (
+    baseline_factorial,
+    ensemble_embedded,
+    ensemble_factorial,
+    ensemble_gates,
+)
 from search_spaces.moe_variants import (
     moe_auxiliary,
     moe_experts,
@@ -40,10 +46,14 @@ SHIPPED: Mapping[str, Space] = {
         adapters_mov,
         adapters_routing,
         adapters_sensitivity,
+        baseline_factorial,
         distilbert,
         distilbert_controls,
         distilbert_embedded,
         distilbert_extended,
+        ensemble_embedded,
+        ensemble_factorial,
+        ensemble_gates,
         exbert,
         exbert_embedded,
         exbert_extended,

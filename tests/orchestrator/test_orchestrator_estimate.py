@@ -100,6 +100,26 @@ def test_work_hands_out_the_longest_first_but_a_limit_takes_the_first_of_the_pla
     assert [trial.seed for trial in work.known] == [1, 0]
 
 
+def test_work_holds_children_back_until_all_their_parents_are_done_and_blocks_those_of_a_failed_one() -> None:
+    first, second, lone = (a_trial(seed, 100) for seed in range(3))
+    child = replace(a_trial(3, 100), parents=(first, second))
+    grandchild = replace(a_trial(4, 100), parents=(child,))
+    work = FixedWork([first, second, child, grandchild, lone], 0, 5, {child.key: Expected(1e6, "cpu")})
+    assert work.waits
+    handed = [work.next() for _ in range(4)]
+    assert handed == [first, second, lone, None]
+    work.ended(first.key, "completed", None, None)
+    assert work.next() is None
+    work.ended(second.key, "completed", None, None)
+    assert work.next() == child
+    assert work.next() is None
+    work.hand_out_again()  # the backend could not begin it
+    assert {trial.key for trial in (work.next(), work.next()) if trial} == {lone.key, child.key}
+    work.ended(child.key, "failed", None, None)
+    work.ended(lone.key, "completed", None, None)
+    assert (work.next(), work.num_left, work.num_done, work.waits) == (None, 0, 3, False)
+
+
 def test_trials_that_share_a_gpu_are_slots_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.estimate.num_cpus", lambda: 16)
     monkeypatch.setattr("orchestrator.estimate.num_gpus", lambda: 2)

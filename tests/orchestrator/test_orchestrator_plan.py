@@ -104,6 +104,64 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path, overrides: list[str],
     assert complaint in str(raised.value)
 
 
+def test_a_grid_has_every_point_of_its_spaces_once_and_those_of_the_first_seed_first(tmp_path: Path) -> None:
+    overrides = ["trainables=[distilbert]", "spaces=[moe_routing, moe_auxiliary]", "shares=[0, 60]", "orders=[shuffled]"]
+    plan = plan_grid(load_preset("embedded", overrides, num_seeds=2), tmp_path)
+    labels = [trial.label for trial in plan.trials if trial.seed == 0 and trial.config.mixture.share == 60]
+    # the routers' own defaults are a point of both spaces
+    assert (len(labels), labels[0], labels[1]) == (1 + 6 + 8 - 2, "distilbert", "moe_variants:router=switch_top1")
+    assert "moe_variants:router=st_top2 balance_loss_coef=0 router_z_loss_coef=0.001" in labels
+    assert [trial.seed for trial in plan.trials] == [0] * 26 + [1] * 26
+    assert plan.trials[2].summary == "moe_variants:router=switch_top1 0:100 shuffled"
+
+
+@pytest.mark.parametrize(
+    ("space", "complaint"),
+    [
+        ("moe_rooting", "space must be one of adapters_lora, .*; did you mean moe_routing"),
+        ("moe_search", "a grid needs dimensions with finitely many values, got Float for model.balance_loss_coef"),
+        ("ensemble_factorial", "reinit_k must be in .0, n_layers=3., got 4"),
+    ],
+)
+def test_a_space_that_has_no_grid_is_refused(tmp_path: Path, space: str, complaint: str) -> None:
+    with pytest.raises(PlanError, match=complaint):
+        plan_grid(load_preset("embedded", [f"spaces=[{space}]"]), tmp_path)
+
+
+def test_parents_are_planned_before_their_children_and_are_trials_of_the_grid(tmp_path: Path) -> None:
+    ensembles = ["trainables=[gated_ensemble:logits, distilbert, gated_ensemble:probabilities]", "orders=[shuffled]"]
+    plan = plan_grid(load_preset("embedded", ensembles), tmp_path)
+    assert len(plan.trials) == 6 * 3  # the experts are the baseline at 100:0 and 0:100
+    seen: set[str] = set()
+    for trial in plan.trials:
+        assert set(trial.parent_keys) <= seen
+        assert (trial.stage, len(trial.parents)) == ((2, 2) if trial.trainable == "gated_ensemble" else (1, 0))
+        seen.add(trial.key)
+    by_label = {t.label: t for t in plan.trials if t.config.mixture.share == 60}
+    one, other = by_label["gated_ensemble:logits"], by_label["gated_ensemble:probabilities"]
+    assert [(parent.label, parent.config.mixture.share) for parent in one.parents] == [("distilbert", 100), ("distilbert", 0)]
+    assert one.parent_keys == other.parent_keys
+    assert one.config.training.learning_rate == 1e-3
+    assert one.parents[0].config.training.learning_rate == 5e-4
+    assert replace(one, parents=one.parents[:1]).key != one.key
+
+
+def test_experts_drawn_again_are_told_from_the_baseline(tmp_path: Path) -> None:
+    plan = plan_grid(
+        load_preset("embedded", ["trainables=[gated_ensemble:logits]", "model.reinit_k=2", "shares=[60]"]), tmp_path
+    )
+    assert {trial.label for trial in plan.trials if trial.stage == 1} == {"distilbert"}  # so the preset asks for all
+    spaces = ["trainables=[distilbert]", "spaces=[ensemble_embedded]", "shares=[0, 100]", "orders=[shuffled]"]
+    labels = {trial.label for trial in plan_grid(load_preset("embedded", spaces), tmp_path).trials if trial.stage == 1}
+    assert labels == {"distilbert", "distilbert:reinit_k=1", "distilbert:reinit_k=2"}
+
+
+def test_a_plan_with_stages_is_read_back_whole(tmp_path: Path) -> None:
+    plan = plan_grid(load_preset("embedded", ["trainables=[gated_ensemble:logits]", "shares=[60]"]), tmp_path)
+    write_plan(tmp_path, plan, datetime.now(UTC))
+    assert load_plan(tmp_path, plan.sweep_id) == plan
+
+
 def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
     domains = {"squad": {"train": str(tmp_path / "absent.json")}, "bioasq": "embedded"}
     with pytest.raises(DataError, match=r"absent\.json"):

@@ -33,7 +33,7 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
         (["resources.gpus=1"], "unknown key resources.gpus"),
         (
             ["trainables=[exbrt]"],
-            "trainable must be one of adapters, distilbert, exbert, moe_variants, got 'exbrt'; did you mean 'exbert'?",
+            "gated_ensemble, moe_variants, got 'exbrt'; did you mean 'exbert'?",
         ),
         (["mixture_size=0"], "mixture_size: Input should be greater than or equal to 1, got 0"),
         (["orders=[sorted]"], "orders.0: Input should be 'concatenated' or 'shuffled', got 'sorted'"),
@@ -88,7 +88,7 @@ def test_sharing_a_gpu_is_kept_in_one_place_however_it_is_said(given: list[str],
 def test_an_unknown_preset_names_those_that_exist() -> None:
     with pytest.raises(
         PresetError,
-        match="must be one of adapters, embedded, moe_variants, paper or a YAML file, got 'papr'; did you mean paper",
+        match="adapters, embedded, gated_ensemble, moe_variants, paper or a YAML file, got 'papr'; did you mean paper",
     ):
         load_preset("papr")
 

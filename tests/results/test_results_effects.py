@@ -116,6 +116,18 @@ def test_model_without_one_order_is_analysed_with_the_others_where_that_is_large
     assert (part.levels["trainable"], part.size) == (("distilbert", "exbert"), 24)
 
 
+def test_a_grid_of_many_models_is_analysed_as_fast_as_one_of_few(complete: Path) -> None:
+    """2 to the power of 40 sets of models would not be gone through before the test's time is up."""
+    grid = load_grid(Ledger(complete))
+    baseline = [trial for trial in grid.trials if trial.trainable == "distilbert"]
+    many = [replace(trial, trainable=f"model {number}") for number in range(40) for trial in baseline]
+    lacking = [trial for trial in many if trial.trainable != "model 7" or trial.share > 20]
+    part = balanced_part(replace(grid, trials=tuple(lacking)), "squad")
+    assert part is not None
+    assert len(part.levels["trainable"]) == 39
+    assert part.levels["share"] == (0, 20, 40, 60, 80, 100)
+
+
 def test_grid_of_one_trial_says_that_it_is_too_small(tmp_path: Path) -> None:
     synthetic_ledger(tmp_path, trainables=("exbert",), orders=("shuffled",), shares=(40,))
     table, notes = effects_table(load_grid(Ledger(tmp_path)))

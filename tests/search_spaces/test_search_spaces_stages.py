@@ -124,7 +124,7 @@ def test_a_narrowing_survives_json_and_copies(narrowing: Narrowing) -> None:
         (lambda narrowing: narrowing["stages"][0].pop("name"), "must have name, dimensions, but lacks name"),
         (
             lambda narrowing: narrowing.update(trainable="exbrt"),
-            "trainable must be one of adapters, distilbert, exbert, moe_variants, got 'exbrt'",
+            "trainable must be one of adapters, distilbert, exbert, gated_ensemble, moe_variants, got 'exbrt'",
         ),
     ],
 )
