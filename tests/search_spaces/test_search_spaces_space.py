@@ -128,7 +128,7 @@ def test_a_setting_that_another_needs_may_be_conditional_on_it() -> None:
 def test_a_space_of_an_unknown_trainable_names_those_that_exist() -> None:
     with pytest.raises(
         ValueError,
-        match="trainable must be one of adapters, .*, moe_variants, got 'exbrt'; did you mean 'exbert'",
+        match=r"trainable must be one of adapters, .*, moe_variants, got 'exbrt'; did you mean 'exbert'",
     ):
         Space(name="wrong", trainable="exbrt", dimensions={"model.n_layers": Int(3, 6)})
 
