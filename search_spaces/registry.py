@@ -8,69 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from search_spaces.adapters import (
-    adapters_lora,
-    adapters_molora,
-    adapters_mov,
-    adapters_routing,
-    adapters_sensitivity,
-)
+from search_spaces import adapters, distilbert, embedded, exbert, gated_ensemble, moe_variants, stages
 from search_spaces.config_fields import nearest
-from search_spaces.distilbert import distilbert, distilbert_controls, distilbert_extended
-from search_spaces.embedded import distilbert_embedded, embedded, exbert_embedded
-from search_spaces.exbert import exbert, exbert_extended
-from search_spaces.gated_ensemble import (
-    baseline_factorial,
-    ensemble_embedded,
-    ensemble_factorial,
-    ensemble_gates,
-)
-from search_spaces.moe_variants import (
-    moe_auxiliary,
-    moe_experts,
-    moe_freezing,
-    moe_initialisation,
-    moe_routing,
-    moe_search,
-)
 from search_spaces.space import Space
-from search_spaces.stages import NARROWING, Narrowing
+from search_spaces.stages import Narrowing
 
 __all__ = ["NARROWINGS", "SHIPPED", "load_narrowing", "load_space"]
 
-SHIPPED: Mapping[str, Space] = {
-    space.name: space
-    for space in (
-        adapters_lora,
-        adapters_molora,
-        adapters_mov,
-        adapters_routing,
-        adapters_sensitivity,
-        baseline_factorial,
-        distilbert,
-        distilbert_controls,
-        distilbert_embedded,
-        distilbert_extended,
-        ensemble_embedded,
-        ensemble_factorial,
-        ensemble_gates,
-        exbert,
-        exbert_embedded,
-        exbert_extended,
-        moe_auxiliary,
-        moe_experts,
-        moe_freezing,
-        moe_initialisation,
-        moe_routing,
-        moe_search,
-    )
-}
-"""The spaces that ship, by name."""
-
-NARROWINGS: Mapping[str, Narrowing] = {narrowing.name: narrowing for narrowing in (NARROWING, embedded)}
-"""The narrowings that ship, by name."""
+_MODULES = (adapters, distilbert, embedded, exbert, gated_ensemble, moe_variants, stages)
+"""What ships: every space and narrowing that one of these defines."""
 
 Found = TypeVar("Found", Space, Narrowing)
+
+
+def _shipped(kind: type[Found]) -> dict[str, Found]:
+    found = [value for module in _MODULES for value in vars(module).values() if isinstance(value, kind)]
+    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+
+
+SHIPPED: Mapping[str, Space] = _shipped(Space)
+"""The spaces that ship, by name."""
+
+NARROWINGS: Mapping[str, Narrowing] = _shipped(Narrowing)
+"""The narrowings that ship, by name."""
 
 
 def load_space(name_or_path: str) -> Space:

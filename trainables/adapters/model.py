@@ -13,7 +13,6 @@ from transformers import DistilBertModel
 
 from trainables.adapters.config import ModelConfig
 from trainables.models.adapters import AdapterMixture, LoraMixture, VectorMixture
-from trainables.models.outputs import QuestionAnsweringOutput
 from trainables.models.routed_qa import Borrowed, RoutedQuestionAnswering
 
 __all__ = ["AdaptersForQuestionAnswering"]
@@ -31,22 +30,10 @@ class AdaptersForQuestionAnswering(RoutedQuestionAnswering):
         self.adapters = nn.ModuleList(adapters if settings.num_experts == 1 else [])
         self.reads_sentences = settings.routing_input == "sentence"
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        start_positions: torch.Tensor | None = None,
-        end_positions: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> QuestionAnsweringOutput:
-        """See `RoutedQuestionAnswering.forward`."""
+    def _prepare(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        super()._prepare(input_ids, attention_mask)
         if self.reads_sentences:
             self._route_by_sentences(input_ids, attention_mask)
-        output: QuestionAnsweringOutput = super().forward(
-            input_ids, attention_mask, start_positions, end_positions, output_hidden_states, output_attentions
-        )
-        return output
 
     @torch.no_grad()
     def _route_by_sentences(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:

@@ -56,8 +56,7 @@ class RoutedQuestionAnswering(nn.Module):
         output_attentions: bool = False,
     ) -> QuestionAnsweringOutput:
         """`input_ids` and `attention_mask` of shape (B, T), int64; positions of shape (B,), token indices in [0, T)."""
-        for layer in self.expert_layers:
-            layer.moe.token_mask_BT = attention_mask.bool()
+        self._prepare(input_ids, attention_mask)
         encoded = self._encode(input_ids, attention_mask, output_hidden_states, output_attentions)
         start_logits, end_logits = self.qa_outputs(self.dropout(encoded.last_hidden_state)).unbind(dim=-1)
         output = QuestionAnsweringOutput(
@@ -69,6 +68,11 @@ class RoutedQuestionAnswering(nn.Module):
         if start_positions is not None and end_positions is not None:
             self._add_losses(output, start_positions, end_positions)
         return output
+
+    def _prepare(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        """Tells the expert layers what they need to know of the batch beyond their inputs."""
+        for layer in self.expert_layers:
+            layer.moe.token_mask_BT = attention_mask.bool()
 
     def _encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, hidden: bool, attentions: bool) -> BaseModelOutput:
         usual = self.distilbert.config._attn_implementation
