@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from orchestrator.node_files import node_files
 from orchestrator.trial import Trial
 from results.ledger import Ledger
 from results.storage import StorageLike
-from trainables.contract import Report, TrialContext
+from trainables.contract import Parent, Report, TrialContext
 from trainables.registry import train_function
 
 __all__ = ["GpuUse", "hungriest", "measure", "measured_before", "shortened", "train_some"]
@@ -105,21 +105,40 @@ def measure(trials: Iterable[Trial], storage: StorageLike, num_threads: int) -> 
 
 
 def train_some(trial: Trial, storage: StorageLike, device: str, num_threads: int) -> Report:
-    """The shortened trial's first report. Writes nothing but a checkpoint that is gone again."""
+    """The shortened trial's first report, parents trained as shortly before. Writes nothing but what is gone again."""
+    with tempfile.TemporaryDirectory() as folder:
+        reports = _reports(shortened(trial), storage, device, num_threads, Path(folder))
+        with closing(reports):  # type: ignore[type-var]
+            return next(reports)
+
+
+def _reports(trial: Trial, storage: StorageLike, device: str, num_threads: int, folder: Path) -> Iterator[Report]:
     files = node_files(storage)
     data = files.local(trial.data)
     files.fetch_prepared(trial.config, data)
-    with tempfile.TemporaryDirectory() as folder:
-        context = TrialContext(
-            seed=trial.seed,
-            data=data,
-            device=device,
-            num_threads=num_threads,
-            checkpoint_dir=Path(folder),
-            prepared_dir=files.prepared_dir,
-        )
-        with closing(train_function(trial.trainable)(shortened(trial).config, context)) as reports:  # type: ignore[type-var]
-            return next(reports)
+    context = TrialContext(
+        seed=trial.seed,
+        data=data,
+        device=device,
+        num_threads=num_threads,
+        checkpoint_dir=folder,
+        prepared_dir=files.prepared_dir,
+        parents=tuple(_parent(parent, storage, device, num_threads, folder) for parent in trial.parents),
+    )
+    return train_function(trial.trainable)(trial.config, context)
+
+
+def _parent(trial: Trial, storage: StorageLike, device: str, num_threads: int, folder: Path) -> Parent:
+    """A parent with weights that hardly learnt anything: as large as those that it will have."""
+    from trainables.training.checkpoints import FINAL_WEIGHTS
+
+    own = folder / trial.key
+    short = shortened(trial)
+    one_each = short.config.evaluation.model_copy(update={"validation_examples": 1, "test_examples": 1})
+    short = replace(short, config=short.config.model_copy(update={"evaluation": one_each}))
+    for _ in _reports(short, storage, device, num_threads, own):
+        pass
+    return Parent(key=trial.key, trainable=trial.trainable, config=trial.config, weights=own / FINAL_WEIGHTS)
 
 
 def measured_before(storage: StorageLike, sweep_id: str) -> GpuUse | None:

@@ -58,6 +58,18 @@ def test_what_is_measured_is_a_real_training_that_ends_before_any_evaluation(tri
     assert report.evaluations == ()
 
 
+def test_what_begins_from_others_is_measured_with_parents_of_their_size(
+    tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    preset = load_preset(str(preset_file(shares=[60], orders=["shuffled"], trainables=["gated_ensemble:logits"])))
+    ensemble = plan_grid(preset, tmp_path / "storage").trials[-1]
+    assert ensemble.stage == 2
+    report = train_some(ensemble, tmp_path / "storage", "cpu", num_threads=1)
+    experts = 2 * train_some(ensemble.parents[0], tmp_path / "storage", "cpu", num_threads=1).params_total
+    assert report.params_total > experts + report.params_trainable
+    assert not (tmp_path / "storage" / "checkpoints").exists()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_trial_takes_some_of_the_gpu_and_not_all(trials: list[Trial], tmp_path: Path) -> None:
     use = measure(trials, tmp_path / "storage", num_threads=1)
