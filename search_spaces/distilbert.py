@@ -9,7 +9,7 @@ from __future__ import annotations
 from search_spaces.exbert import LEARNING_RATE, N_LAYERS, TRAINING
 from search_spaces.space import Choice, Space
 
-__all__ = ["distilbert", "distilbert_controls", "distilbert_extended"]
+__all__ = ["distilbert", "distilbert_controls", "distilbert_extended", "staged_dense"]
 
 distilbert = Space(
     name="distilbert",
@@ -29,6 +29,13 @@ distilbert_controls = Space(
 )
 """Whether experts or tuning make the difference; reading 29 and digest, section 5.2, E11: V-DB tuned over the same ranges, cut
 to 4 blocks, and that with a dense block as wide as an expert."""
+
+staged_dense = Space(
+    name="staged_dense",
+    trainable="distilbert",
+    dimensions={"model.start_from": Choice(["base", "mixed"])},
+)
+"""Fine-tuning at once, or after a stage on the mixture: document D's comparison of FT with IT and FT, dense."""
 
 distilbert_extended = Space(
     name="distilbert_extended", trainable="distilbert", dimensions={**distilbert.dimensions, **TRAINING}

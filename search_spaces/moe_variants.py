@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from search_spaces.space import Choice, Condition, Float, Space
 
-__all__ = ["moe_auxiliary", "moe_experts", "moe_freezing", "moe_initialisation", "moe_routing", "moe_search"]
+__all__ = ["moe_auxiliary", "moe_experts", "moe_freezing", "moe_initialisation", "moe_routing", "moe_search", "staged_moe"]
 
 _ROUTERS = ["switch_top1", "gshard_top2", "expert_choice", "st_top2", "soft", "random"]
 
@@ -58,6 +58,13 @@ moe_initialisation = Space(
     },
 )
 """Sparse upcycling against experts freshly drawn, in one block, every second one, and all."""
+
+staged_moe = Space(
+    name="staged_moe",
+    trainable="moe_variants",
+    dimensions={"model.start_from": Choice(["base", "mixed"])},
+)
+"""The same with experts; with `staged_dense` the four ways of FLAN-MoE's Figure 6."""
 
 moe_search = Space(
     name="moe_search",

@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ADDED_LATER", "EvaluationConfig", "MixtureConfig", "ParentPoint", "QAConfig", "Settings", "TrainingConfig"]
+__all__ = [
+    "ADDED_LATER",
+    "EvaluationConfig",
+    "MixtureConfig",
+    "ParentPoint",
+    "QAConfig",
+    "Settings",
+    "TrainingConfig",
+    "mixed_parent",
+]
 
 ADDED_LATER: Mapping[str, Any] = {
     "evaluation.validate_at": "epoch",
@@ -20,6 +29,7 @@ ADDED_LATER: Mapping[str, Any] = {
     "model.dense_block": False,
     "model.expert_dropout": 0.0,
     "model.reinit_k": 0,
+    "model.start_from": "base",
 }
 """Settings that the first recorded trials did not have yet, by dotted name, each with its default: what was done before.
 
@@ -41,6 +51,18 @@ class ParentPoint:
     share: int  # percent of the first domain
     order: Literal["concatenated", "shuffled"] = "shuffled"
     model: Mapping[str, Any] = field(default_factory=dict)  # settings that win over the sweep's
+
+
+MIXED_SHARE = 60
+"""Of the mixed-domain trial that `start_from: mixed` begins from: of the paper's mixtures the one nearest to even."""
+
+
+def mixed_parent(trainable: str, model: Settings) -> tuple[ParentPoint, ...]:
+    """What a model with `start_from: mixed` begins from: itself, trained on the mixture (papers: document D, section 3.4)."""
+    settings = model.model_dump()
+    if settings["start_from"] == "base":
+        return ()
+    return (ParentPoint(trainable=trainable, share=MIXED_SHARE, model={**settings, "start_from": "base"}),)
 
 
 class MixtureConfig(Settings):

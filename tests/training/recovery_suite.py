@@ -189,10 +189,20 @@ def measured(report: Report) -> list[float]:
 
 
 def with_encoder_lacking(token: int, context: TrialContext, folder: Path) -> TrialContext:
-    """The context with an encoder that makes any window with `token` not a number."""
+    """The context with an encoder, and parents, that make any window with `token` not a number."""
     encoder = Path(copytree(context.data.encoder, folder / "encoder"))
-    weights = load_file(encoder / "model.safetensors")
-    (name,) = [name for name in weights if name.endswith("word_embeddings.weight")]
-    weights[name][token] = torch.nan
-    save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
-    return replace(context, data=context.data.model_copy(update={"encoder": str(encoder)}))
+    spoil(encoder / "model.safetensors", token, encoder / "model.safetensors")
+    parents = []
+    for number, parent in enumerate(context.parents):
+        spoil(parent.weights, token, folder / f"parent-{number}.safetensors")
+        parents.append(replace(parent, weights=folder / f"parent-{number}.safetensors"))
+    data = context.data.model_copy(update={"encoder": str(encoder)})
+    return replace(context, data=data, parents=tuple(parents))
+
+
+def spoil(weights: Path, token: int, target: Path) -> None:
+    """Writes the weights with an embedding of `token` that is not a number."""
+    tensors = load_file(weights)
+    (name,) = [name for name in tensors if name.endswith("word_embeddings.weight")]
+    tensors[name][token] = torch.nan
+    save_file(tensors, target, metadata={"format": "pt"})

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from contract_suite import TrainableContract
+from safetensors.torch import load_file
 
+from trainables.config import QAConfig
 from trainables.contract import Parent, TrialContext
 from trainables.data.spec import DataSpec
 from trainables.registry import settings_of, train_function
@@ -62,24 +65,49 @@ class TestMoEVariants(TrainableContract):
     ]
 
 
+def trained(share: int, data: DataSpec, prepared_dir: Path, folder: Path) -> Parent:
+    """A small model that was trained for a few steps."""
+    config = settings_of("distilbert").config.model_validate(
+        {
+            "mixture": {"share": share, "size": 20},
+            "model": {"n_layers": 1},
+            "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 128, "stride": 32},
+            "evaluation": {"validation_examples": 2, "test_examples": 2},
+        }
+    )
+    context = TrialContext(seed=3, data=data, device="cpu", num_threads=1, checkpoint_dir=folder, prepared_dir=prepared_dir)
+    list(train_function("distilbert")(config, context))
+    return Parent(key=str(share), trainable="distilbert", config=config, weights=folder / FINAL_WEIGHTS)
+
+
 @pytest.fixture(scope="module")
 def experts(data: DataSpec, prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Parent, ...]:
-    """Two small models that were trained for a few steps, on one domain each."""
-    found = []
-    for share in (100, 0):
-        config = settings_of("distilbert").config.model_validate(
-            {
-                "mixture": {"share": share, "size": 20},
-                "model": {"n_layers": 1},
-                "training": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 128, "stride": 32},
-                "evaluation": {"validation_examples": 2, "test_examples": 2},
-            }
-        )
-        folder = tmp_path_factory.mktemp("expert")
-        context = TrialContext(seed=3, data=data, device="cpu", num_threads=1, checkpoint_dir=folder, prepared_dir=prepared_dir)
-        list(train_function("distilbert")(config, context))
-        found.append(Parent(key=str(share), trainable="distilbert", config=config, weights=folder / FINAL_WEIGHTS))
-    return tuple(found)
+    """One for each domain."""
+    return tuple(trained(share, data, prepared_dir, tmp_path_factory.mktemp("expert")) for share in (100, 0))
+
+
+@pytest.fixture(scope="module")
+def mixed(data: DataSpec, prepared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Parent, ...]:
+    """One on the mixture."""
+    return (trained(60, data, prepared_dir, tmp_path_factory.mktemp("mixed")),)
+
+
+class TestDistilbertFromAMixedParent(TrainableContract):
+    trainable = "distilbert"
+    model = {"n_layers": 1, "start_from": "mixed"}  # noqa: RUF012
+    out_of_range = [("model.start_from", "scratch")]  # noqa: RUF012
+
+    @pytest.fixture
+    def parents(self, mixed: tuple[Parent, ...]) -> tuple[Parent, ...]:
+        return mixed
+
+    def test_it_begins_with_the_parents_weights(self, tiny: QAConfig, context: TrialContext) -> None:
+        """At a rate at which nothing moves, its final weights are the parent's."""
+        still = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 1e-30})})
+        list(self.reports(still, context))
+        before, after = (load_file(path) for path in (context.parents[0].weights, context.checkpoint_dir / FINAL_WEIGHTS))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 class TestGatedEnsemble(TrainableContract):

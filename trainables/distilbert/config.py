@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import QAConfig, Settings
+from trainables.config import ParentPoint, QAConfig, Settings, mixed_parent
 
-__all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig"]
+__all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
 VERSION = 1
 """Bumped when the same configuration and seed would give other results."""
@@ -27,6 +27,10 @@ class ModelConfig(Settings):
     reinit_k: int = Field(
         0, ge=0, le=6, description="last blocks that begin freshly drawn (papers: document B, section 3.3: 2 to 4)"
     )
+    start_from: Literal["base", "mixed"] = Field(
+        "base",
+        description="base: the pre-trained encoder; mixed: this very model trained on 60:40 shuffled, a trial of its own",
+    )
     dense_block: bool = Field(False, description="after the last block, one of ExBERT's experts that every token takes")
 
     @model_validator(mode="after")
@@ -40,3 +44,8 @@ class Config(QAConfig):
     """A V-DB trial."""
 
     model: ModelConfig = ModelConfig()
+
+
+def parents_of(config: QAConfig) -> tuple[ParentPoint, ...]:
+    """See `mixed_parent`."""
+    return mixed_parent("distilbert", config.model)

@@ -11,6 +11,7 @@ from trainables.distilbert.config import METRICS, Config
 from trainables.distilbert.model import add_dense_block
 from trainables.models.encoder import draw_again, load_encoder
 from trainables.training.loop import fine_tune
+from trainables.training.parents import take_over
 
 __all__ = ["train"]
 
@@ -23,6 +24,7 @@ def train(config: Config, context: TrialContext) -> Iterator[Report]:
         draw_again(model.distilbert, config.model.reinit_k)
         if config.model.dense_block:
             add_dense_block(model)
+        take_over(model, context.parents)
         return model
 
     return fine_tune(config, context, METRICS, build)

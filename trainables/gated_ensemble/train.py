@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safetensors.torch import load_file
 from transformers import DistilBertForQuestionAnswering, DistilBertModel
 
 from trainables.contract import Parent, Report, TrialContext
@@ -12,6 +11,7 @@ from trainables.gated_ensemble.config import METRICS, Config
 from trainables.gated_ensemble.model import GatedEnsemble
 from trainables.models.encoder import load_encoder
 from trainables.training.loop import fine_tune
+from trainables.training.parents import load_parent
 
 __all__ = ["train"]
 
@@ -28,5 +28,5 @@ def train(config: Config, context: TrialContext) -> Iterator[Report]:
 
 def _expert(parent: Parent, encoder: str) -> DistilBertForQuestionAnswering:
     model = load_encoder(encoder, parent.config.model.n_layers, DistilBertForQuestionAnswering)  # type: ignore[attr-defined]
-    model.load_state_dict(load_file(parent.weights))
+    load_parent(model, parent)
     return model

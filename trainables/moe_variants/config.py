@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import QAConfig, Settings
+from trainables.config import ParentPoint, QAConfig, Settings, mixed_parent
 
-__all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig"]
+__all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
 VERSION = 1
 """Bumped when the same configuration and seed would give other results."""
@@ -59,6 +59,10 @@ class ModelConfig(Settings):
         "an expert layer with a residual and a normalisation follows the last block",
     )
     num_blocks: int = Field(1, ge=1, le=6, description="last_blocks: how many")
+    start_from: Literal["base", "mixed"] = Field(
+        "base",
+        description="base: the pre-trained encoder; mixed: this very model trained on 60:40 shuffled, a trial of its own",
+    )
     expert_dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout within the experts, before their last projection (Fedus et al. 2022, section 2.4)"
     )
@@ -87,3 +91,8 @@ class Config(QAConfig):
     """A trial of a mixture-of-experts variant."""
 
     model: ModelConfig = ModelConfig()
+
+
+def parents_of(config: QAConfig) -> tuple[ParentPoint, ...]:
+    """See `mixed_parent`."""
+    return mixed_parent("moe_variants", config.model)

@@ -11,6 +11,7 @@ from trainables.models.encoder import load_encoder
 from trainables.moe_variants.config import METRICS, Config
 from trainables.moe_variants.model import MoEVariantForQuestionAnswering
 from trainables.training.loop import fine_tune
+from trainables.training.parents import take_over
 
 __all__ = ["train"]
 
@@ -20,6 +21,8 @@ def train(config: Config, context: TrialContext) -> Iterator[Report]:
 
     def build() -> MoEVariantForQuestionAnswering:
         encoder = load_encoder(context.data.encoder, config.model.n_layers, DistilBertModel)
-        return MoEVariantForQuestionAnswering(encoder, config.model)
+        model = MoEVariantForQuestionAnswering(encoder, config.model)
+        take_over(model, context.parents)
+        return model
 
     return fine_tune(config, context, METRICS, build)

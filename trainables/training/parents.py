@@ -1,0 +1,23 @@
+"""Beginning from other trials' final weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from safetensors.torch import load_file
+from torch import nn
+
+from trainables.contract import Parent
+
+__all__ = ["load_parent", "take_over"]
+
+
+def load_parent(model: nn.Module, parent: Parent) -> None:
+    """Gives the model the parent's weights, all of them."""
+    model.load_state_dict(load_file(parent.weights))
+
+
+def take_over(model: nn.Module, parents: Sequence[Parent]) -> None:
+    """The same where there is a parent; without one the model stays as it is."""
+    for parent in parents:
+        load_parent(model, parent)
