@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from results import paper
@@ -66,6 +66,17 @@ class Grid:
     def shares(self) -> tuple[int, ...]:
         """Percent of the first domain, ascending."""
         return tuple(sorted({trial.share for trial in self.trials}))
+
+    @property
+    def has_points(self) -> bool:
+        """Whether it has points of search spaces beside the models that the preset names."""
+        return any("=" in trial.trainable for trial in self.trials)
+
+    @property
+    def plain(self) -> Grid:
+        """Without the points of search spaces; as it is where there is nothing else."""
+        named = tuple(trial for trial in self.trials if "=" not in trial.trainable)
+        return replace(self, trials=named) if named else self
 
     @property
     def contender(self) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from results import comparisons, paper
@@ -24,7 +23,7 @@ _TITLES = {
 
 def grid_section(subject: Subject) -> Section | None:
     """None where no grid was planned."""
-    grid = _without_spaces(subject.grid)
+    grid = subject.grid.plain  # points of search spaces are ranked instead
     if not grid.trials:
         return None
     floor = comparisons.noise_floor(grid)
@@ -44,12 +43,6 @@ def grid_section(subject: Subject) -> Section | None:
         "sections": _number_sections(grid, floor),
     }
     return Section(name="grid", title="The grid", values=values)
-
-
-def _without_spaces(grid: Grid) -> Grid:
-    """Without the points of search spaces, which are ranked instead; as it is where there is nothing else."""
-    named = tuple(trial for trial in grid.trials if "=" not in trial.trainable)
-    return replace(grid, trials=named) if named else grid
 
 
 def _score_maps(grid: Grid) -> list[dict[str, Any]]:

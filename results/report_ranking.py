@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,19 +19,21 @@ _FAMILIES = {
 }
 """Titles; a family without one goes by its name."""
 
+_LEAST = 2
+"""Variants that make a family."""
+
 
 def ranking_section(subject: Subject) -> Section | None:
     """None where no trainable came in several variants."""
-    names = [name for name in subject.grid.trainables if ":" in name]
-    families = [
-        family for family in dict.fromkeys(_family(name) for name in names) if sum(_family(n) == family for n in names) > 1
-    ]
-    if not families:
+    if sum(":" in name for name in subject.grid.trainables) < _LEAST:
         return None
     table, notes = ranking_table(subject.ledger, subject.grid)
-    if not table.num_rows:
+    names = table["trainable"].to_pylist()
+    variants = Counter(_family(name) for name in names if ":" in name)
+    families = [family for family, number in variants.items() if number >= _LEAST]
+    if not families:
         return None
-    of_row = pa.array([_family(name) for name in table["trainable"].to_pylist()])
+    of_row = pa.array([_family(name) for name in names])
     alone = pc.invert(pc.is_in(of_row, value_set=pa.array(families)))
     tables = [
         html_table(ranking_text(table.filter(pc.or_(pc.equal(of_row, family), alone))), _FAMILIES.get(family, family))

@@ -7,6 +7,7 @@ from typing import Any
 
 from results import comparisons, paper
 from results.grid import Grid, ratio
+from results.ranking import ranking_table
 from results.report_frame import Section, Subject
 
 __all__ = ["answer_lines", "question", "summary_section"]
@@ -24,7 +25,7 @@ def summary_section(subject: Subject) -> Section:
     missing = subject.grid.missing()
     values = {
         "question": question(subject.grid),
-        "answers": answer_lines(subject.grid),
+        "answers": [*_best(subject), *answer_lines(subject.grid.plain)],
         "counts": {row["status"]: row["trials"] for row in counts},
         "cards": _cards(counts),
         "missing": missing[:_MOST_MISSING],
@@ -40,6 +41,8 @@ def question(grid: Grid) -> str:
     if not grid.trials:
         return "Which settings answer questions best?"
     across = f"across {domains}" if domains else "on the test set"
+    if grid.has_points:
+        return f"Which of {len(grid.trainables)} models answers best {across}, trained on the same mixture?"
     if grid.contender is None:
         return f"How does {paper.model_title(grid.trainables[0])} do {across}, by the mixture that it was trained on?"
     names = f"{paper.model_title(grid.contender)} answer better than {paper.model_title(grid.trainables[0])}"
@@ -53,6 +56,19 @@ def answer_lines(grid: Grid) -> list[str]:
     floor = comparisons.noise_floor(grid)
     lines = [_models(grid, floor), _mixture(grid), _order(grid, floor)]
     return [line for line in lines if line]
+
+
+def _best(subject: Subject) -> list[str]:
+    """Of the points of search spaces and the models beside them the best one, and the baseline."""
+    if not subject.grid.has_points:
+        return []
+    ranked = ranking_table(subject.ledger, subject.grid)[0].to_pylist()
+    if not ranked:
+        return []
+    best, baseline = ranked[0], next((row for row in ranked if row["trainable"] == paper.BASELINE), None)
+    line = f"Best of {len(ranked)}: {paper.model_title(best['trainable'])} with {best['em']:.1f} % EM, the mean of the domains"
+    beside = "" if baseline is None or baseline is best else f"; {paper.model_title(paper.BASELINE)} has {baseline['em']:.1f} %"
+    return [f"{line}{beside}. Intervals are under Models ranked."]
 
 
 def _models(grid: Grid, floor: comparisons.NoiseFloor) -> str:

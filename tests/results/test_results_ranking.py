@@ -12,6 +12,9 @@ from synthetic_ledger import exact_match
 from results.grid import Grid, load_grid
 from results.ledger import Ledger
 from results.ranking import ranking_table, ranking_text
+from results.report_frame import Subject
+from results.report_ranking import ranking_section
+from results.report_summary import summary_section
 
 
 def grid_of(storage: Path) -> Grid:
@@ -66,3 +69,27 @@ def test_people_read_names_intervals_and_shares_of_parameters(complete: Path) ->
     assert [row["model"] for row in text] == ["ExBERT", "V-DB (DistilBERT)"]
     assert all("[" in row["EM SQuAD"] for row in text)
     assert [row["trained parameters"] for row in text] == ["66,364,418 (70.1 %)", "66,364,418 (100 %)"]
+
+
+def test_the_report_of_a_grid_over_spaces_asks_which_model_is_best_and_ranks_each_family(complete: Path) -> None:
+    grid = grid_of(complete)
+    points = [f"moe_variants:router={name}" for name in ("soft", "random")] + ["adapters:ia3", "distilbert:reinit_k=1"]
+    more = tuple(replace(trial, trainable=name) for name in points for trial in grid.trials if trial.trainable == "exbert")
+    subject = Subject(ledger=Ledger(complete), grid=replace(grid, trials=grid.trials + more), search=None)
+    section = ranking_section(subject)
+    assert section is not None
+    [table] = section.values["tables"]  # of the only family with several
+    assert table["caption"] == "Mixture-of-experts variants"
+    assert sorted(row["cells"][1] for row in table["rows"]) == sorted(
+        ["moe_variants:router=soft", "moe_variants:router=random", "ExBERT", "V-DB (DistilBERT)", "adapters:ia3", points[3]]
+    )
+    summary = summary_section(subject).values
+    assert summary["question"] == "Which of 6 models answers best across SQuAD and BioASQ, trained on the same mixture?"
+    assert summary["answers"][0].startswith("Best of 6: ")
+    assert "; V-DB (DistilBERT) has 46.8 %" in summary["answers"][0]
+    assert summary["answers"][1].startswith("ExBERT minus V-DB (DistilBERT): ")
+    assert subject.grid.plain.trainables == ("distilbert", "adapters:ia3", "exbert")
+
+
+def test_a_grid_of_two_models_needs_no_ranking(complete: Path) -> None:
+    assert ranking_section(Subject(ledger=Ledger(complete), grid=grid_of(complete), search=None)) is None
