@@ -191,7 +191,7 @@ def test_set_is_never_overruled_in_silence(plan_of: Plans, tmp_path: Path, given
     [
         ({"space": "exbert_embeded"}, r"space must be one of .*, got 'exbert_embeded'; did you mean exbert_embedded\?"),
         ({"space": "gone.py"}, "gone.py"),
-        ({"strategy": "narrowing", "narrowing": "papr"}, r"narrowing must be one of paper, embedded .* did you mean paper\?"),
+        ({"strategy": "narrowing", "narrowing": "papr"}, r"narrowing must be one of embedded, paper .* did you mean paper\?"),
     ],
 )
 def test_an_unknown_space_is_refused(plan_of: Plans, settings: dict[str, Any], complaint: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract_suite import TrainableContract
+from contract_suite import BehaviourContract, TrainableContract
 from safetensors.torch import load_file
 
 from trainables.config import QAConfig
@@ -92,7 +92,7 @@ def mixed(data: DataSpec, prepared_dir: Path, tmp_path_factory: pytest.TempPathF
     return (trained(60, data, prepared_dir, tmp_path_factory.mktemp("mixed")),)
 
 
-class TestDistilbertFromAMixedParent(TrainableContract):
+class TestDistilbertFromAMixedParent(BehaviourContract):
     trainable = "distilbert"
     model = {"n_layers": 1, "start_from": "mixed"}  # noqa: RUF012
     out_of_range = [("model.start_from", "scratch")]  # noqa: RUF012
