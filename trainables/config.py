@@ -16,6 +16,7 @@ __all__ = [
     "ADDED_LATER",
     "EvaluationConfig",
     "MixtureConfig",
+    "ModelSettings",
     "ParentPoint",
     "QAConfig",
     "Settings",
@@ -53,11 +54,20 @@ class ParentPoint:
     model: Mapping[str, Any] = field(default_factory=dict)  # settings that win over the sweep's
 
 
+class ModelSettings(Settings):
+    """Base of every trainable's own settings of its model."""
+
+    @property
+    def least_blocks(self) -> int:
+        """Transformer blocks that there must be, where the settings leave their number to the encoder."""
+        return 1
+
+
 MIXED_SHARE = 60
 """Of the mixed-domain trial that `start_from: mixed` begins from: of the paper's mixtures the one nearest to even."""
 
 
-def mixed_parent(trainable: str, model: Settings) -> tuple[ParentPoint, ...]:
+def mixed_parent(trainable: str, model: ModelSettings) -> tuple[ParentPoint, ...]:
     """What a model with `start_from: mixed` begins from: itself, trained on the mixture (papers: document D, section 3.4)."""
     settings = model.model_dump()
     if settings["start_from"] == "base":
@@ -143,7 +153,7 @@ class QAConfig(Settings):
     """Everything that decides a trial's result but its data and seed. A trainable narrows `model` to its own settings."""
 
     mixture: MixtureConfig = MixtureConfig()
-    model: Settings = Settings()
+    model: ModelSettings = ModelSettings()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import QAConfig, Settings
+from trainables.config import ModelSettings, QAConfig
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig"]
 
@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """The four families at the papers' sizes (document D, section 3.3)."""
 
 
-class ModelConfig(Settings):
+class ModelConfig(ModelSettings):
     """Which blocks are kept, and their adapters. The encoder is frozen; adapters, routers and the head learn."""
 
     n_layers: int | None = Field(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import ParentPoint, QAConfig, Settings, mixed_parent
+from trainables.config import ModelSettings, ParentPoint, QAConfig, mixed_parent
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
@@ -18,7 +18,7 @@ METRICS = ("train_qa_loss", "val_qa_loss", "learning_rate")
 VARIANTS: dict[str, dict[str, Any]] = {}
 
 
-class ModelConfig(Settings):
+class ModelConfig(ModelSettings):
     """The encoder's first blocks, perhaps a dense block, and a question-answering head."""
 
     n_layers: int | None = Field(
@@ -32,6 +32,11 @@ class ModelConfig(Settings):
         description="base: the pre-trained encoder; mixed: this very model trained on 60:40 shuffled, a trial of its own",
     )
     dense_block: bool = Field(False, description="after the last block, one of ExBERT's experts that every token takes")
+
+    @property
+    def least_blocks(self) -> int:
+        """See `ModelSettings.least_blocks`."""
+        return max(1, self.reinit_k)
 
     @model_validator(mode="after")
     def _blocks_to_draw(self) -> ModelConfig:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import QAConfig, Settings
+from trainables.config import ModelSettings, QAConfig
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig"]
 
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """The paper's configurations before and after its search (document A, sections 3.3 and 3.4)."""
 
 
-class ModelConfig(Settings):
+class ModelConfig(ModelSettings):
     """Which blocks are kept, and the expert layer. The defaults are the untuned configuration."""
 
     n_layers: int | None = Field(
@@ -56,6 +56,11 @@ class ModelConfig(Settings):
     capacity_factor: float = Field(1.25, gt=0, le=64, description="training: room per expert, relative to an even load")
     balance_loss_coef: float = Field(1e-2, ge=0, description="weight of the load-balancing loss")
     router_z_loss_coef: float = Field(1e-3, ge=0, description="weight of the router z-loss")
+
+    @property
+    def least_blocks(self) -> int:
+        """See `ModelSettings.least_blocks`."""
+        return self.moe_block or 1
 
     @model_validator(mode="after")
     def _block_named_where_needed(self) -> ModelConfig:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.config import ParentPoint, QAConfig, Settings
+from trainables.config import ModelSettings, ParentPoint, QAConfig
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What is mixed: the paper's equation is of probabilities, its implementation of logits (section 2.1)."""
 
 
-class ModelConfig(Settings):
+class ModelConfig(ModelSettings):
     """The experts and their gate. Only the gate learns."""
 
     n_layers: int | None = Field(
@@ -44,6 +44,11 @@ class ModelConfig(Settings):
         "experts' first states side by side",
     )
     gate_hidden: int = Field(768, ge=8, le=4096, description="width of the gate's two hidden layers (section 2.1: 768)")
+
+    @property
+    def least_blocks(self) -> int:
+        """See `ModelSettings.least_blocks`."""
+        return max(1, self.reinit_k)
 
 
 class Config(QAConfig):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import ParentPoint, QAConfig, Settings, mixed_parent
+from trainables.config import ModelSettings, ParentPoint, QAConfig, mixed_parent
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
@@ -24,7 +24,7 @@ _SUM_TO_ONE = ("gshard_top2", "st_top2", "soft", "random")
 """Routers that give a token's experts weights with a sum of 1 by themselves."""
 
 
-class ModelConfig(Settings):
+class ModelConfig(ModelSettings):
     """Which blocks are kept, and the layers of experts in them. Experts have the size of the encoder's feed-forward."""
 
     n_layers: int | None = Field(
@@ -66,6 +66,11 @@ class ModelConfig(Settings):
     expert_dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout within the experts, before their last projection (Fedus et al. 2022, section 2.4)"
     )
+
+    @property
+    def least_blocks(self) -> int:
+        """See `ModelSettings.least_blocks`."""
+        return {"last_blocks": self.num_blocks, "every_second": 2}.get(self.placement, 1)
 
     @model_validator(mode="after")
     def _settings_agree(self) -> ModelConfig:

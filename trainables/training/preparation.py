@@ -67,6 +67,9 @@ def _check_encoder(config: QAConfig, encoder: str) -> None:
             f"training.max_length must be at most {of_encoder.max_position_embeddings}, the positions of {encoder}, "
             f"got {config.training.max_length}"
         )
-    block = getattr(config.model, "moe_block", None)
-    if block is not None and block > of_encoder.n_layers:
-        raise DataError(f"model.moe_block must be in [1, {of_encoder.n_layers}], the blocks kept, got {block}")
+    least = config.model.least_blocks
+    if least > of_encoder.n_layers:
+        raise DataError(
+            f"the model's settings ask for at least {least} blocks ({config.model}), and {of_encoder.n_layers} are kept of "
+            f"{encoder}; name blocks that there are, or an encoder with more"
+        )
