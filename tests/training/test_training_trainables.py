@@ -20,7 +20,7 @@ class TestDistilbert(TrainableContract):
     out_of_range = [("model.n_layers", 0), ("model.n_layers", 7), ("training.learning_rate", 0), ("mixture.share", 101)]  # noqa: RUF012
 
 
-class TestDistilbertWithDenseBlock(TrainableContract):
+class TestDistilbertWithDenseBlock(BehaviourContract):
     trainable = "distilbert"
     model = {"n_layers": 1, "dense_block": True}  # noqa: RUF012
     out_of_range = [("model.n_layers", 0), ("training.warmup_share", 1.1)]  # noqa: RUF012
