@@ -22,6 +22,7 @@ from results.storage import StorageLike
 from search_spaces.grid import point_text
 from search_spaces.mixture_grid import GridPoint, mixture_grid
 from search_spaces.registry import load_space
+from search_spaces.space import Space
 from trainables.config import ParentPoint, QAConfig
 from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
@@ -86,9 +87,30 @@ def _of_seed(preset: Preset, seed: int, data: DataSpec, fingerprint: str) -> Ite
             points = list(space.grid())
         except ValueError as error:
             raise PlanError(str(error)) from error
+        _refuse_settings_given_twice(preset, space)
         for values, cell in product(points, cells(trainables=[space.trainable])):
-            trial = make_trial(preset, cell, data, fingerprint, space.overrides(values))
-            yield replace(trial, variant=point_text(values))
+            yield _changed(preset, cell, data, fingerprint, space.overrides(values))
+
+
+def _refuse_settings_given_twice(preset: Preset, space: Space) -> None:
+    for dotted in (*space.dimensions, *space.fixed):
+        section, _, setting = dotted.partition(".")
+        if setting in preset.overrides.get(section, {}):
+            raise PlanError(f"--set gives {dotted}, which the space {space.name} decides; leave one of the two out")
+
+
+def _changed(
+    preset: Preset, cell: GridPoint, data: DataSpec, fingerprint: str, changes: Mapping[str, Mapping[str, Any]]
+) -> Trial:
+    """The trial with `changes`, by section; its variant says which settings differ from the plain trainable's."""
+    plain, trial = make_trial(preset, cell, data, fingerprint), make_trial(preset, cell, data, fingerprint, changes)
+    differing = {
+        f"{section}.{name}": value
+        for section, settings in changes.items()
+        for name, value in settings.items()
+        if getattr(getattr(plain.config, section), name) != value
+    }
+    return replace(trial, variant=point_text(differing))
 
 
 def resolve_data(preset: Preset, storage: StorageLike) -> DataSpec:
@@ -162,12 +184,12 @@ def make_trial(
 
 
 def _parent(preset: Preset, which: ParentPoint, seed: int, data: DataSpec, fingerprint: str) -> Trial:
-    """A trial that another one begins from; where it is none of the plain grid's, its variant says how it differs."""
+    """A trial that another one begins from."""
     cell = GridPoint(trainable=which.trainable, share=which.share, order=which.order, seed=seed)
-    plain = make_trial(preset, cell, data, fingerprint)
-    trial = make_trial(preset, cell, data, fingerprint, {"model": which.model})
-    differing = {name: value for name, value in which.model.items() if getattr(plain.config.model, name) != value}
-    return replace(trial, variant=point_text(differing)) if differing else plain
+    try:
+        return _changed(preset, cell, data, fingerprint, {"model": which.model})
+    except PlanError as error:
+        raise PlanError(f"a trial that others begin from: {error}") from error
 
 
 def ancestors(trial: Trial) -> Iterator[Trial]:

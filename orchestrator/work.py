@@ -138,7 +138,7 @@ class FixedWork:
     def _block(self, trial_key: str) -> None:
         """Nothing that begins from the trial can be run any more."""
         for child in [trial for trial in self._left.values() if trial_key in trial.parent_keys]:
-            del self._left[child.key]
+            self._left.pop(child.key, None)  # gone already where it begins from several that are blocked
             self._block(child.key)
         self._waiting = [trial for trial in self._waiting if trial.key in self._left]
 

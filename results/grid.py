@@ -120,8 +120,10 @@ def summarise(values: Iterable[float]) -> Cell | None:
 
 
 def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
-    """The grid of `sweep_id`; without one, the newest grid, and for a trainable it lacks the newest grid that has it
-    over the same data and mixture size. No trials where none was planned. Raises QueryError for an unknown sweep."""
+    """The grid of `sweep_id`; without one, the newest grid, and for a trainable it lacks the newest grid that has it over the
+    same data and mixture size (points of search spaces are of the newest grid alone).
+
+    No trials where none was planned. Raises QueryError for an unknown sweep."""
     plans = ledger.sql("SELECT * EXCLUDE (config) FROM plans ORDER BY planned_at, sweep_id, trial_key").to_pylist()
     if sweep_id is None:
         chosen = _comparable(plans)
@@ -152,10 +154,12 @@ def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     grids = [plan for plan in plans if plan["sweep_kind"] == "grid"]
     if not grids:
         return []
-    # Plans come by time, so the last one seen of a trainable is its newest.
-    setting = _setting(grids[-1])
-    newest = {plan["trainable"]: plan["sweep_id"] for plan in grids if _setting(plan) == setting}
-    return [p for p in grids if _setting(p) == setting and newest[p["trainable"]] == p["sweep_id"]]
+    setting, latest = _setting(grids[-1]), grids[-1]["sweep_id"]
+    alike = [
+        plan for plan in grids if _setting(plan) == setting and (plan["sweep_id"] == latest or "=" not in plan["trainable"])
+    ]
+    newest = {plan["trainable"]: plan["sweep_id"] for plan in alike}  # by time, so that the last one seen is the newest
+    return [plan for plan in alike if newest[plan["trainable"]] == plan["sweep_id"]]
 
 
 def _setting(plan: dict[str, Any]) -> tuple[Any, ...]:

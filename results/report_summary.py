@@ -68,7 +68,9 @@ def _best(subject: Subject) -> list[str]:
     best, baseline = ranked[0], next((row for row in ranked if row["trainable"] == paper.BASELINE), None)
     line = f"Best of {len(ranked)}: {paper.model_title(best['trainable'])} with {best['em']:.1f} % EM, the mean of the domains"
     beside = "" if baseline is None or baseline is best else f"; {paper.model_title(paper.BASELINE)} has {baseline['em']:.1f} %"
-    return [f"{line}{beside}. Intervals are under Models ranked."]
+    equal = sum(row["em"] == best["em"] for row in ranked) - 1
+    tied = f", as have {equal} more" if equal else ""
+    return [f"{line}{tied}{beside}. Intervals are under Models ranked."]
 
 
 def _models(grid: Grid, floor: comparisons.NoiseFloor) -> str:

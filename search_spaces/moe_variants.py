@@ -11,6 +11,9 @@ __all__ = ["moe_auxiliary", "moe_experts", "moe_freezing", "moe_initialisation",
 
 _ROUTERS = ["switch_top1", "gshard_top2", "expert_choice", "st_top2", "soft", "random"]
 
+_LEARNT = Condition("model.router", _ROUTERS[:-1])
+"""Random routing has no auxiliary losses."""
+
 moe_routing = Space(
     name="moe_routing",
     trainable="moe_variants",
@@ -73,8 +76,8 @@ moe_search = Space(
         "model.router": Choice(_ROUTERS),
         "model.num_experts": Choice([2, 4, 8, 16]),
         # Digest, section 3.4: balance coefficient log-uniform over three decades
-        "model.balance_loss_coef": Float(1e-4, 1e-1, log=True),
-        "model.router_z_loss_coef": Choice([0.0, 1e-4, 1e-3, 1e-2]),
+        "model.balance_loss_coef": Float(1e-4, 1e-1, log=True, when=_LEARNT),
+        "model.router_z_loss_coef": Choice([0.0, 1e-4, 1e-3, 1e-2], when=_LEARNT),
         "model.expert_init": Choice(["random", "upcycled", "upcycled_noise"]),
         "model.expert_noise": Float(1e-3, 1e-1, log=True, when=Condition("model.expert_init", ["upcycled_noise"])),
         "model.placement": Choice(["last_blocks", "every_second", "all"]),

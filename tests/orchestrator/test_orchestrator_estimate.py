@@ -120,6 +120,16 @@ def test_work_holds_children_back_until_all_their_parents_are_done_and_blocks_th
     assert (work.next(), work.num_left, work.num_done, work.waits) == (None, 0, 3, False)
 
 
+def test_a_trial_that_begins_from_several_blocked_ones_is_blocked_once() -> None:
+    parent = a_trial(0, 100)
+    first = replace(a_trial(1, 100), parents=(parent,))
+    second = replace(a_trial(2, 100), parents=(parent, first))
+    work = FixedWork([parent, first, second], 0, 3)
+    assert work.next() == parent
+    work.ended(parent.key, "failed", None, None)
+    assert (work.next(), work.num_left) == (None, 0)
+
+
 def test_trials_that_share_a_gpu_are_slots_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.estimate.num_cpus", lambda: 16)
     monkeypatch.setattr("orchestrator.estimate.num_gpus", lambda: 2)

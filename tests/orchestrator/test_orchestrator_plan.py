@@ -110,9 +110,35 @@ def test_a_grid_has_every_point_of_its_spaces_once_and_those_of_the_first_seed_f
     labels = [trial.label for trial in plan.trials if trial.seed == 0 and trial.config.mixture.share == 60]
     # the routers' own defaults are a point of both spaces
     assert (len(labels), labels[0], labels[1]) == (1 + 6 + 8 - 2, "distilbert", "moe_variants:router=switch_top1")
-    assert "moe_variants:router=st_top2 balance_loss_coef=0 router_z_loss_coef=0.001" in labels
+    assert {"moe_variants", "moe_variants:balance_loss_coef=0", "moe_variants:router=expert_choice balance_loss_coef=0"} < set(
+        labels
+    )
+    assert len(set(labels)) == len(labels)
     assert [trial.seed for trial in plan.trials] == [0] * 26 + [1] * 26
     assert plan.trials[2].summary == "moe_variants:router=switch_top1 0:100 shuffled"
+
+
+def test_points_are_named_by_all_that_sets_them_apart_from_the_plain_trainable(tmp_path: Path) -> None:
+    for experts in (2, 16):
+        (tmp_path / f"e{experts}.py").write_text(
+            "from search_spaces.space import Choice, Space\n"
+            "routers = {'model.router': Choice(['soft', 'st_top2'])}\n"
+            f"fixed = {{'model.num_experts': {experts}}}\n"
+            f"SPACE = Space(name='e{experts}', trainable='moe_variants', dimensions=routers, fixed=fixed)\n",
+            encoding="utf-8",
+        )
+    spaces = [f"spaces=[{tmp_path}/e2.py, {tmp_path}/e16.py]", "trainables=[]", "shares=[60]", "orders=[shuffled]"]
+    labels = [trial.label for trial in plan_grid(load_preset("embedded", spaces), tmp_path).trials]
+    assert labels == [
+        "moe_variants:num_experts=2 router=soft", "moe_variants:num_experts=2",
+        "moe_variants:num_experts=16 router=soft", "moe_variants:num_experts=16",
+    ]  # fmt: skip
+
+
+def test_a_setting_that_a_space_decides_is_not_set_beside_it(tmp_path: Path) -> None:
+    for override, space in (("training.learning_rate=1e-4", "ensemble_gates"), ("model.router=soft", "moe_experts")):
+        with pytest.raises(PlanError, match=f"--set gives {override.partition('=')[0]}, which the space {space} decides"):
+            plan_grid(load_preset("embedded", [f"spaces=[{space}]", override]), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_a_model_without_the_mixtures_of_the_others_is_left_out_and_named(comple
     assert notes == [
         "EM in percent on the test sets, trained on 60:40 shuffled; "
         "95 % intervals over seeds, of fewer than three seeds over groups of test examples",
+        "parameters and hours are of the model's own trial, without those that it begins from",
         "not trained on these, and left out: distilbert:reinit_k=2",
     ]
 

@@ -110,7 +110,8 @@ class GatedEnsemble(nn.Module):
             return (weight_BE[..., None] * logits_BET.float()).sum(dim=1)
         lowest = torch.finfo(torch.float32).min
         log_BET = logits_BET.float().masked_fill(mask_BT[:, None] == 0, lowest).log_softmax(dim=-1)
-        return (weight_BE.log()[..., None] + log_BET).logsumexp(dim=1)
+        log_weight_BE = weight_BE.clamp(min=torch.finfo(torch.float32).tiny).log()  # a weight may underflow to 0
+        return (log_weight_BE[..., None] + log_BET).logsumexp(dim=1)
 
     def _read(self, input_ids: torch.Tensor, mask_BT: torch.Tensor, expert_states: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the gate reads of each window, (B, G)."""

@@ -22,7 +22,7 @@ from trainables.models.tally import CountingExperts
 __all__ = ["AdapterMixture", "LoraMixture", "Merging", "VectorMixture"]
 
 Merging = Literal["soft", "top1", "top2"]
-"""All adapters weighted by the router's probabilities, or the likeliest alone."""
+"""All adapters weighted by the router's probabilities, or only the likeliest one or two."""
 
 
 class AdapterMixture(CountingExperts):

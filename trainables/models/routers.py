@@ -125,7 +125,8 @@ class SwitchTop1(_RuleRouter):
 class ExpertChoice(_RuleRouter):
     """Each expert takes the tokens of a sequence that give it the highest probability (Zhou et al. 2022, section 3.2).
 
-    Exactly C = tokens x capacity factor / E of them, so that a token has `capacity_factor` experts on average, and some none.
+    Exactly C = tokens x capacity factor / E of them, rounded down but at least 1 and at most all, so that a token has about
+    `capacity_factor` experts on average, and some none.
     """
 
     default_capacity_factor = 2.0
@@ -159,7 +160,8 @@ class SoftRouter(_RuleRouter):
 class StTopTwo(Router):
     """A token's two likeliest experts, weighted by their shares of both probabilities, to the rule of st-moe-pytorch.
 
-    See `trainables.models.experts.route`; the balance loss is the package's, which capacity bounds.
+    See `trainables.models.experts.route`, also for capacity, which is at least 4 tokens; the balance loss is the package's,
+    which capacity bounds.
     """
 
     experts_per_token = 2.0
