@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from contract_suite import BehaviourContract, TrainableContract
+from recovery_suite import RecoveryContract
 from safetensors.torch import load_file
 
 from trainables.config import QAConfig
@@ -40,14 +41,23 @@ class TestExbert(TrainableContract):
     ]
 
 
-class TestAdapters(TrainableContract):
+class Adapters:
     trainable = "adapters"
     model = {"n_layers": 1, "num_experts": 3, "rank": 2}  # noqa: RUF012
     without_chance = {"balance_loss_coef": 0.5}  # noqa: RUF012
     out_of_range = [("model.num_experts", 0), ("model.rank", 0), ("model.method", "prefix"), ("model.balance_loss_coef", -1)]  # noqa: RUF012
 
 
-class TestMoEVariants(TrainableContract):
+class TestAdapters(Adapters, BehaviourContract):
+    """What comes out of a trial."""
+
+
+@pytest.mark.slow
+class TestAdaptersRecovery(Adapters, RecoveryContract):
+    """What a trial survives: by the same loop as the others'."""
+
+
+class MoEVariants:
     trainable = "moe_variants"
     model = {  # noqa: RUF012
         "n_layers": 2,
@@ -63,6 +73,15 @@ class TestMoEVariants(TrainableContract):
         ("model.router", "top3"),
         ("model.capacity_factor", 0),
     ]
+
+
+class TestMoEVariants(MoEVariants, BehaviourContract):
+    """What comes out of a trial."""
+
+
+@pytest.mark.slow
+class TestMoEVariantsRecovery(MoEVariants, RecoveryContract):
+    """What a trial survives: by the same loop as the others'."""
 
 
 def trained(share: int, data: DataSpec, prepared_dir: Path, folder: Path) -> Parent:
