@@ -77,6 +77,8 @@ def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
 
 def _say_blocked(plan: Plan, storage: StorageLike) -> None:
     """What waits for a failed trial, by that trial."""
+    if not any(trial.parents for trial in plan.trials):
+        return
     waiting = blocked(plan, statuses(storage, (trial.key for trial in plan.trials)))
     names = {trial.key: trial.summary for trial in plan.trials}
     for key, number in Counter(waiting.values()).items():

@@ -28,7 +28,7 @@ from trainables.data.sources import data_fingerprint, pinned, without_split
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.registry import TrainableSettings, settings_of
 
-__all__ = ["Plan", "ancestors", "make_trial", "plan_grid", "resolve_data"]
+__all__ = ["Plan", "make_trial", "plan_grid", "resolve_data"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     trials: dict[str, Trial] = {}
     for seed in preset.seeds:
         for trial in _of_seed(preset, seed, data, fingerprint):
-            for each in (*ancestors(trial), trial):
+            for each in (*_ancestors(trial), trial):
                 trials.setdefault(each.key, each)
     if not trials:
         raise PlanError("the grid is empty: give at least one of each of shares, orders and seeds, and of trainables or spaces")
@@ -88,8 +88,9 @@ def _of_seed(preset: Preset, seed: int, data: DataSpec, fingerprint: str) -> Ite
         except ValueError as error:
             raise PlanError(str(error)) from error
         _refuse_settings_given_twice(preset, space)
-        for values, cell in product(points, cells(trainables=[space.trainable])):
-            yield _changed(preset, cell, data, fingerprint, space.overrides(values))
+        plain = [(cell, make_trial(preset, cell, data, fingerprint)) for cell in cells(trainables=[space.trainable])]
+        for changes, (cell, trial) in product(map(space.overrides, points), plain):
+            yield _named(make_trial(preset, cell, data, fingerprint, changes), trial, changes)
 
 
 def _refuse_settings_given_twice(preset: Preset, space: Space) -> None:
@@ -99,11 +100,8 @@ def _refuse_settings_given_twice(preset: Preset, space: Space) -> None:
             raise PlanError(f"--set gives {dotted}, which the space {space.name} decides; leave one of the two out")
 
 
-def _changed(
-    preset: Preset, cell: GridPoint, data: DataSpec, fingerprint: str, changes: Mapping[str, Mapping[str, Any]]
-) -> Trial:
-    """The trial with `changes`, by section; its variant says which settings differ from the plain trainable's."""
-    plain, trial = make_trial(preset, cell, data, fingerprint), make_trial(preset, cell, data, fingerprint, changes)
+def _named(trial: Trial, plain: Trial, changes: Mapping[str, Mapping[str, Any]]) -> Trial:
+    """The trial, its variant saying which of the `changes` to it set it apart from the plain trainable's."""
     differing = {
         f"{section}.{name}": value
         for section, settings in changes.items()
@@ -187,15 +185,16 @@ def _parent(preset: Preset, which: ParentPoint, seed: int, data: DataSpec, finge
     """A trial that another one begins from."""
     cell = GridPoint(trainable=which.trainable, share=which.share, order=which.order, seed=seed)
     try:
-        return _changed(preset, cell, data, fingerprint, {"model": which.model})
+        trial = make_trial(preset, cell, data, fingerprint, {"model": which.model})
+        return _named(trial, make_trial(preset, cell, data, fingerprint), {"model": which.model})
     except PlanError as error:
         raise PlanError(f"a trial that others begin from: {error}") from error
 
 
-def ancestors(trial: Trial) -> Iterator[Trial]:
+def _ancestors(trial: Trial) -> Iterator[Trial]:
     """The trials that must be complete before this one, each before its children; one may come several times."""
     for parent in trial.parents:
-        yield from ancestors(parent)
+        yield from _ancestors(parent)
         yield parent
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from results.figures import LEDGER_FIGURES
 from results.formats import plain_rows
 from results.grid import Grid, load_grid, ratio
 from results.ledger import Ledger
+from results.ranking import ranking_table
 from results.search import Search, load_search, search_ids
 
 __all__ = ["Figure", "Section", "Subject", "html_table", "ledger_figures", "load_subject", "safe_json"]
@@ -36,6 +38,11 @@ class Subject:
     def is_large(self) -> bool:
         """Whether comparing every trial would take minutes, which a page that is written again and again does not have."""
         return len(self.grid.trials) > _MOST_TRIALS
+
+    @cached_property
+    def ranking(self) -> tuple[pa.Table, list[str]]:
+        """See `ranking_table`; its intervals are drawn once for the page."""
+        return ranking_table(self.ledger, self.grid)
 
     @property
     def sweep_ids(self) -> tuple[str, ...]:

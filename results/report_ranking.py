@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from results.ranking import ranking_table, ranking_text
+from results.ranking import ranking_text
 from results.report_frame import Section, Subject, html_table
 
 __all__ = ["ranking_section"]
@@ -27,7 +27,7 @@ def ranking_section(subject: Subject) -> Section | None:
     """None where no trainable came in several variants."""
     if sum(":" in name for name in subject.grid.trainables) < _LEAST:
         return None
-    table, notes = ranking_table(subject.ledger, subject.grid)
+    table, notes = subject.ranking
     names = table["trainable"].to_pylist()
     variants = Counter(_family(name) for name in names if ":" in name)
     families = [family for family, number in variants.items() if number >= _LEAST]

@@ -7,7 +7,6 @@ from typing import Any
 
 from results import comparisons, paper
 from results.grid import Grid, ratio
-from results.ranking import ranking_table
 from results.report_frame import Section, Subject
 
 __all__ = ["answer_lines", "question", "summary_section"]
@@ -62,7 +61,7 @@ def _best(subject: Subject) -> list[str]:
     """Of the points of search spaces and the models beside them the best one, and the baseline."""
     if not subject.grid.has_points:
         return []
-    ranked = ranking_table(subject.ledger, subject.grid)[0].to_pylist()
+    ranked = subject.ranking[0].to_pylist()
     if not ranked:
         return []
     best, baseline = ranked[0], next((row for row in ranked if row["trainable"] == paper.BASELINE), None)
