@@ -19,6 +19,7 @@ from orchestrator.node_files import node_files
 from orchestrator.trial import Trial
 from results.ledger import Ledger
 from results.storage import StorageLike
+from trainables.config import MixtureConfig
 from trainables.contract import Parent, Report, TrialContext
 from trainables.registry import train_function
 
@@ -77,13 +78,19 @@ def _size(trial: Trial) -> tuple[float, ...]:
 def shortened(trial: Trial) -> Trial:
     """The same training cut down to some steps, its first report coming before any evaluation."""
     config = trial.config
-    unit = 100 // math.gcd(100, config.mixture.share)  # sizes of which the share is a whole number of examples
-    size = unit * math.ceil(2 * _STEPS * config.training.batch_size / unit)
-    mixture = config.mixture.model_copy(update={"size": min(size, config.mixture.size)})
+    mixture = _smaller(config.mixture, 2 * _STEPS * config.training.batch_size)
     training = config.training.model_copy(update={"epochs": 1})
     evaluation = config.evaluation.model_copy(update={"reports_per_epoch": 2, "validate_at": "epoch"})
     changed = config.model_copy(update={"mixture": mixture, "training": training, "evaluation": evaluation})
     return replace(trial, config=changed)
+
+
+def _smaller(mixture: MixtureConfig, at_least: int) -> MixtureConfig:
+    """The mixture in its own proportions, cut down to hardly more than so many examples."""
+    unit = sum(mixture.parts) // math.gcd(*mixture.parts)  # sizes of which all parts are whole numbers of examples
+    size = min(unit * math.ceil(at_least / unit), mixture.size)
+    examples = tuple(part * size // sum(mixture.parts) for part in mixture.examples)
+    return mixture.model_copy(update={"size": size, "examples": examples})
 
 
 def measure(trials: Iterable[Trial], storage: StorageLike, num_threads: int) -> GpuUse:

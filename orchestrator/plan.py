@@ -106,8 +106,11 @@ def _named(trial: Trial, plain: Trial, changes: Mapping[str, Mapping[str, Any]])
         f"{section}.{name}": value
         for section, settings in changes.items()
         for name, value in settings.items()
-        if getattr(getattr(plain.config, section), name) != value
+        if section != "mixture" and getattr(getattr(plain.config, section), name) != value
     }
+    if trial.config.mixture != plain.config.mixture:
+        counts = zip(trial.data.domains, trial.config.mixture.examples, strict=True)
+        differing = {"mixture.domain": "+".join(name for name, count in counts if count), **differing}
     return replace(trial, variant=point_text(differing))
 
 
@@ -184,9 +187,12 @@ def make_trial(
 def _parent(preset: Preset, which: ParentPoint, seed: int, data: DataSpec, fingerprint: str) -> Trial:
     """A trial that another one begins from."""
     cell = GridPoint(trainable=which.trainable, share=which.share, order=which.order, seed=seed)
+    changes = {"model": which.model, "training": which.training}
+    if which.examples:
+        changes["mixture"] = {"examples": which.examples, "size": sum(which.examples)}
     try:
-        trial = make_trial(preset, cell, data, fingerprint, {"model": which.model})
-        return _named(trial, make_trial(preset, cell, data, fingerprint), {"model": which.model})
+        trial = make_trial(preset, cell, data, fingerprint, changes)
+        return _named(trial, make_trial(preset, cell, data, fingerprint), changes)
     except PlanError as error:
         raise PlanError(f"a trial that others begin from: {error}") from error
 
@@ -213,14 +219,20 @@ def _config(
     ]
     values: dict[str, Any] = {section: _overlay(layers, section) for section in ("model", "training", "evaluation")}
     values["model"] = {key: value for key, value in values["model"].items() if key in settings.model_keys}
+    try:
+        examples = preset.examples_at(point.share)
+    except ValueError as error:
+        raise PlanError(f"{point.trainable} at share {point.share}: {error}") from error
     values["mixture"] = {
         "share": point.share,
         "size": preset.mixture_size,
+        "examples": examples,
         "order": point.order,
         "sampler": preset.sampler,
         "seed": preset.data_seed,
         "validation_share": preset.validation_share,
         "test_share": preset.test_share,
+        **changes.get("mixture", {}),
     }
     try:
         return settings.config.model_validate(values)

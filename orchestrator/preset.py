@@ -134,8 +134,10 @@ class Preset(Settings):
 
     name: str
     encoder: str
-    domains: dict[str, DomainSpec] = Field(
-        description="exactly two for the mixture grid, in the order in which shares count them"
+    domains: dict[str, DomainSpec] = Field(description="two, in the order in which shares count them, or more in `groups`")
+    groups: tuple[tuple[str, ...], tuple[str, ...]] | None = Field(
+        None,
+        description="two groups of domains: shares count between them, and a group's examples come from its domains evenly",
     )
     mixture_size: int = Field(4000, ge=1)
     shares: tuple[int, ...] = (0, 20, 40, 60, 80, 100)
@@ -169,12 +171,38 @@ class Preset(Settings):
             return {k: {"train": EMBEDDED, "test": EMBEDDED} if v == EMBEDDED else v for k, v in value.items()}
         return value
 
-    @field_validator("domains")
-    @classmethod
-    def _two_domains(cls, value: dict[str, DomainSpec]) -> dict[str, DomainSpec]:
-        if len(value) != 2:
-            raise ValueError(f"the mixture grid needs exactly two domains, got {len(value)}: {', '.join(value) or 'none'}")
-        return value
+    @model_validator(mode="after")
+    def _two_domains_or_groups(self) -> Preset:
+        named = ", ".join(self.domains) or "none"
+        if self.groups is None:
+            if len(self.domains) != 2:
+                raise ValueError(
+                    f"the mixture grid needs exactly two domains, got {len(self.domains)}: {named}; "
+                    "put more of them into two groups, as in groups: [[a, b], [c]]"
+                )
+        elif sorted(name for group in self.groups for name in group) != sorted(self.domains) or not all(self.groups):
+            given = " and ".join(f"[{', '.join(group)}]" for group in self.groups)
+            raise ValueError(f"groups must be two that have each domain once, got {given} for the domains {named}")
+        return self
+
+    def examples_at(self, share: int) -> tuple[int, ...]:
+        """Examples of each domain in a mixture with `share` percent from the first group; none where there are no groups.
+
+        Raises:
+            ValueError: these are not whole numbers.
+        """
+        if self.groups is None:
+            return ()
+        found: dict[str, int] = {}
+        for group, percent in zip(self.groups, (share, 100 - share), strict=True):
+            whole, rest = divmod(self.mixture_size * percent, 100 * len(group))
+            if rest:
+                raise ValueError(
+                    f"{percent} % of mixture_size={self.mixture_size} must be whole numbers of examples of {', '.join(group)}; "
+                    f"take a multiple of {100 * len(group)}"
+                )
+            found |= dict.fromkeys(group, whole)
+        return tuple(found[name] for name in self.domains)
 
 
 def load_preset(name_or_path: str, overrides: Iterable[str] = (), num_seeds: int | None = None) -> Preset:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "arrow_schema"]
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with every change to the tables. Parts of all earlier versions are read; a column that they lack is null.
 
 2: `runs`; failure_class in events and attempts; run_id, error_signature, stop_reason, micro_batches, checkpoint in attempts.
@@ -20,6 +20,7 @@ SCHEMA_VERSION = 6
 4: compacted files (see `results.compacted`); the tables are those of 3.
 5: group_id in predictions.
 6: node_id in attempts; probed_device, probed_bytes and probed_total_bytes in runs.
+7: gate_weights in predictions.
 """
 
 
@@ -59,7 +60,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("data", _TEXT, "encoder and domains with their locations, JSON"),
         Column("data_fingerprint", _TEXT, "SHA-256 over the content of encoder and data files or their pinned revisions"),
         Column("domains", pa.list_(_TEXT), "domain names in mixture order"),
-        Column("squad_share", _INT, "percent of the mixture from the first domain"),
+        Column("squad_share", _INT, "percent of the mixture from the first domain, or first group of domains"),
         Column("data_order", _TEXT, "concatenated | shuffled"),
         Column("mixture_size", _INT, "training examples"),
         Column("n_layers", _INT, "transformer blocks kept; null: the encoder's"),
@@ -202,6 +203,9 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("score", _REAL, "sum of the answer's start and end logits"),
         Column("em", _REAL, "1 where it matches a gold answer exactly after normalisation, else 0"),
         Column("f1", _REAL, "token F1 against the best gold answer, 0 to 1"),
+        Column(
+            "gate_weights", pa.list_(_REAL), "of an ensemble: weight of each expert, in the order of the trial's parent_keys"
+        ),
     ),
     "routing": (
         _KEY,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,6 +31,10 @@ ADDED_LATER: Mapping[str, Any] = {
     "model.expert_dropout": 0.0,
     "model.reinit_k": 0,
     "model.start_from": "base",
+    "model.gate_data": "mixture",
+    "model.expert_epochs": None,
+    "mixture.examples": [],
+    "training.select": "last",
 }
 """Settings that the first recorded trials did not have yet, by dotted name, each with its default: what was done before.
 
@@ -49,9 +53,11 @@ class ParentPoint:
     """Which trial another one begins from: of the same sweep's settings and seed, but with what is given here."""
 
     trainable: str
-    share: int  # percent of the first domain
+    share: int  # percent of the first domain, or of the first group of domains
+    examples: tuple[int, ...] = ()  # of each domain, where there are more than two
     order: Literal["concatenated", "shuffled"] = "shuffled"
     model: Mapping[str, Any] = field(default_factory=dict)  # settings that win over the sweep's
+    training: Mapping[str, Any] = field(default_factory=dict)  # and these
 
 
 class ModelSettings(Settings):
@@ -78,11 +84,16 @@ def mixed_parent(trainable: str, model: ModelSettings) -> tuple[ParentPoint, ...
 class MixtureConfig(Settings):
     """Which examples a trial trains on, and in which order (papers: document A, section 2.2.2)."""
 
-    share: int = Field(80, ge=0, le=100, description="percent of the examples that come from the first domain")
+    share: int = Field(
+        80, ge=0, le=100, description="percent of the examples that come from the first domain, or first group of domains"
+    )
     size: int = Field(4000, ge=1, description="examples in the mixture, counted before overflowing into windows")
+    examples: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="examples of each domain, `size` in all, where there are more than two domains; none: share decides"
+    )
     order: Literal["concatenated", "shuffled"] = Field(
         "shuffled",
-        description="concatenated: all of the first domain, then all of the second; shuffled: one permutation of both",
+        description="concatenated: all of the first domain, then all of the next; shuffled: one permutation of all",
     )
     sampler: Literal["as_ordered", "paper"] = Field(
         "as_ordered",
@@ -97,7 +108,10 @@ class MixtureConfig(Settings):
 
     @model_validator(mode="after")
     def _whole_examples(self) -> MixtureConfig:
-        if self.size * self.share % 100:
+        if self.examples:
+            if sum(self.examples) != self.size:
+                raise ValueError(f"examples must add up to size={self.size}, got {list(self.examples)}")
+        elif self.size * self.share % 100:
             raise ValueError(
                 f"size x share must give whole examples, got size={self.size} and share={self.share} %; "
                 "take a size that is a multiple of 5 with shares in steps of 20"
@@ -105,10 +119,15 @@ class MixtureConfig(Settings):
         return self
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Examples from the first and from the second domain."""
+    def counts(self) -> tuple[int, ...]:
+        """Examples of each domain, of two where `examples` does not say."""
         first = self.size * self.share // 100
-        return first, self.size - first
+        return self.examples or (first, self.size - first)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """What the domains make up of the mixture, in proportion."""
+        return self.examples or (self.share, 100 - self.share)
 
 
 class TrainingConfig(Settings):
@@ -117,6 +136,10 @@ class TrainingConfig(Settings):
     epochs: int = Field(3, ge=1, le=100, description="passes over the mixture")
     batch_size: int = Field(16, ge=1, le=1024, description="windows per optimiser step")
     learning_rate: float = Field(2e-5, gt=0, le=0.1, description="peak rate; decays linearly to 0")
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="the weights that are tested and kept: those at the end, or those of the lowest validation loss so far",
+    )
     warmup_share: float = Field(
         0.0, ge=0, le=1, description="share of the steps over which the rate first rises linearly from 0"
     )

@@ -72,6 +72,7 @@ class Prediction:
     score: float  # sum of the start and end logits of the answer taken
     em: float
     f1: float
+    gate_weights: tuple[float, ...] | None = None  # of an ensemble: each expert's, mean over the example's windows
 
 
 @dataclass(frozen=True, kw_only=True)

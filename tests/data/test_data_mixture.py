@@ -72,7 +72,7 @@ def test_too_few_examples_are_refused_with_the_largest_size_that_works() -> None
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 100))
 def test_the_largest_size_fits_and_the_next_does_not(first: int, second: int, share: int) -> None:
-    size, step = largest_size([first, second], share), 100 // math.gcd(share, 100)
+    size, step = largest_size([first, second], (share, 100 - share)), 100 // math.gcd(share, 100)
     for candidate, fits in ((size, True), (size + step, False)):
         counts = (candidate * share // 100, candidate - candidate * share // 100)
         assert (candidate * share % 100 == 0) and ((counts[0] <= first and counts[1] <= second) == fits)

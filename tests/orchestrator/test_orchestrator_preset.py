@@ -54,7 +54,10 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
         ),
         (["training.epochs"], "--set takes key=value"),
         (["training.epochs=[1"], "the value is not YAML"),
-        (["domains.third={train: x.json}"], "needs exactly two domains, got 3: squad, bioasq, third"),
+        (
+            ["domains.third={train: x.json}"],
+            "needs exactly two domains, got 3: squad, bioasq, third; put more of them into two groups",
+        ),
     ],
 )
 def test_a_wrong_override_is_refused_with_what_is_allowed(overrides: list[str], complaint: str) -> None:

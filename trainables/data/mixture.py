@@ -51,18 +51,17 @@ def _check_enough(counts: Sequence[int], train_ids: Mapping[str, Sequence[str]],
     available = {name: len(ids) for name, ids in train_ids.items()}
     for needed, (name, there) in zip(counts, available.items(), strict=True):
         if needed > there:
-            largest = largest_size(list(available.values()), mixture.share)
+            largest = largest_size(list(available.values()), mixture.parts)
             raise DataError(
                 f"domain {name!r} has {there} training examples, the mixture needs {needed}; "
                 f"set mixture_size to at most {largest} at share={mixture.share} %, or name more rows"
             )
 
 
-def largest_size(available: Sequence[int], share: int) -> int:
-    """The largest mixture size that `share` % of the first and the rest of the second domain's examples allow; 0 if none."""
-    step = 100 // math.gcd(share, 100)  # sizes that give whole examples are multiples of it
-    shares = (share, 100 - share)
-    limits = [there * 100 // part for there, part in zip(available, shares, strict=False) if part]
+def largest_size(available: Sequence[int], parts: Sequence[int]) -> int:
+    """The largest size of a mixture whose domains make up `parts` of it that their examples allow; 0 if none."""
+    step = sum(parts) // math.gcd(*parts)  # sizes that give whole examples are multiples of it
+    limits = [there * sum(parts) // part for there, part in zip(available, parts, strict=False) if part]
     return min(limits) // step * step
 
 

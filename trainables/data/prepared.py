@@ -51,14 +51,20 @@ class PreparedData:
     domains: Mapping[str, PreparedDomain]
     pad_id: int
 
+    def counts_of(self, mixture: MixtureConfig) -> list[int]:
+        """Training examples that the mixture takes from each domain; those beyond its `counts` give none."""
+        if len(self.domains) == 1 and mixture.share == 100:
+            return [mixture.size]
+        return [*mixture.counts, *[0] * (len(self.domains) - len(mixture.counts))]
+
     def training_windows(self, mixture: MixtureConfig) -> TrainingWindows:
-        """The windows of the mixture's examples; `mixture.counts` go to the first two domains, further ones give none.
+        """The windows of the mixture's examples.
 
         Raises: DataError when a domain has too few training examples.
         """
         train = [domain.split("train") for domain in self.domains.values()]
         ids = {name: self.pool.column("id", rows) for name, rows in zip(self.domains, train, strict=True)}
-        chosen = mix(_counts_of(mixture, len(train)), ids, mixture)
+        chosen = mix(self.counts_of(mixture), ids, mixture)
         examples = np.array([train[index][i] for index, i in chosen], dtype=np.int64)
         windows = self.pool.windows_of(examples)
         domain_of_example = np.zeros(self.pool.num_examples, dtype=np.int64)
@@ -69,12 +75,6 @@ class PreparedData:
             domains=domain_of_example[self.pool.example_index[windows]],
             num_examples=len(examples),
         )
-
-
-def _counts_of(mixture: MixtureConfig, num_domains: int) -> list[int]:
-    if num_domains == 1 and mixture.share == 100:
-        return [mixture.size]
-    return [*mixture.counts, *[0] * (num_domains - 2)]
 
 
 def prepare(data: DataSpec, *, max_length: int, stride: int, prepared_dir: Path) -> None:

@@ -5,9 +5,10 @@ Sources: papers, document B, with the readings of section 2.3 of the digest.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.config import ModelSettings, ParentPoint, QAConfig
 
@@ -43,6 +44,14 @@ class ModelConfig(ModelSettings):
         description="what the gate reads: the mean or first state of the frozen encoder, the mean of its embeddings, or the "
         "experts' first states side by side",
     )
+    gate_data: Literal["mixture", "others", "all"] = Field(
+        "mixture",
+        description="what the gate learns from: the mixture, as the experts do; all examples of the domains that the mixture "
+        "leaves out; or both",
+    )
+    expert_epochs: int | None = Field(
+        None, ge=1, le=100, description="passes of each expert over its domain; null: the sweep's"
+    )
     gate_hidden: int = Field(768, ge=8, le=4096, description="width of the gate's two hidden layers (section 2.1: 768)")
 
     @property
@@ -52,12 +61,33 @@ class ModelConfig(ModelSettings):
 
 
 class Config(QAConfig):
-    """A trial of the gated ensemble. Its mixture is what the gate learns from."""
+    """A trial of the gated ensemble. Its mixture is what the experts learn from, and the gate unless `gate_data` says more."""
 
     model: ModelConfig = ModelConfig()
 
+    @model_validator(mode="after")
+    def _others_exist(self) -> Config:
+        if self.model.gate_data != "mixture" and all(self.mixture.parts):
+            raise ValueError(
+                f"gate_data={self.model.gate_data} needs domains that the mixture leaves out, and it has examples of all; "
+                "take gate_data=mixture, or a share of 0 or 100"
+            )
+        return self
+
 
 def parents_of(config: QAConfig) -> tuple[ParentPoint, ...]:
-    """One expert for each domain: a plain DistilBERT trained on that domain alone, as many examples as the mixture has."""
-    changes = {"reinit_k": config.model.reinit_k, "n_layers": config.model.n_layers}  # type: ignore[attr-defined]
-    return tuple(ParentPoint(trainable="distilbert", share=share, model=changes) for share in (100, 0))
+    """One expert for each domain of the mixture: a plain DistilBERT trained on that domain alone.
+
+    Of two domains each gives as many examples as the mixture has in all, of more as many as the mixture has of it.
+    """
+    model: ModelConfig = config.model  # type: ignore[assignment]
+    changes = {"reinit_k": model.reinit_k, "n_layers": model.n_layers}
+    training: dict[str, Any] = {"select": config.training.select}
+    if model.expert_epochs is not None:
+        training["epochs"] = model.expert_epochs
+    expert = partial(ParentPoint, trainable="distilbert", model=changes, training=training)
+    counts = config.mixture.examples
+    if not counts:
+        return tuple(expert(share=share) for share in (100, 0))
+    alone = (tuple(count * (place == own) for place, count in enumerate(counts)) for own in range(len(counts)))
+    return tuple(expert(share=config.mixture.share, examples=each) for each in alone if any(each))

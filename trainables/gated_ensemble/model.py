@@ -98,6 +98,7 @@ class GatedEnsemble(nn.Module):
                 torch.stack([answer.start_logits for answer in answers], dim=1), weight_BE, attention_mask
             ),
             end_logits=self._mixed(torch.stack([answer.end_logits for answer in answers], dim=1), weight_BE, attention_mask),
+            gate_weights=weight_BE,
         )
         if start_positions is not None and end_positions is not None:
             output.qa_loss = span_loss(output.start_logits, output.end_logits, start_positions, end_positions)

@@ -12,6 +12,7 @@ from trainables.gated_ensemble.model import GatedEnsemble
 from trainables.models.encoder import load_encoder
 from trainables.training.loop import fine_tune
 from trainables.training.parents import load_parent
+from trainables.training.preparation import prepared_for
 
 __all__ = ["train"]
 
@@ -23,7 +24,21 @@ def train(config: Config, context: TrialContext) -> Iterator[Report]:
         base = load_encoder(context.data.encoder, config.model.n_layers, DistilBertModel)
         return GatedEnsemble(base, [_expert(parent, context.data.encoder) for parent in context.parents], config.model)
 
-    return fine_tune(config, context, METRICS, build)
+    return fine_tune(_of_gate(config, context), context, METRICS, build)
+
+
+def _of_gate(config: Config, context: TrialContext) -> Config:
+    """The configuration with the mixture that the gate learns from."""
+    if config.model.gate_data == "mixture":
+        return config
+    prepared = prepared_for(config, context.data, context.prepared_dir)
+    counts = prepared.counts_of(config.mixture)
+    others = [
+        0 if count else len(domain.split("train")) for count, domain in zip(counts, prepared.domains.values(), strict=True)
+    ]
+    examples = tuple(map(max, others, counts)) if config.model.gate_data == "all" else tuple(others)
+    mixture = config.mixture.model_copy(update={"examples": examples, "size": sum(examples)})
+    return config.model_copy(update={"mixture": mixture})
 
 
 def _expert(parent: Parent, encoder: str) -> DistilBertForQuestionAnswering:

@@ -27,6 +27,7 @@ class QuestionAnsweringOutput(ModelOutput):
     token_means: dict[str, torch.Tensor] | None = None  # the portion of each loss above that is a mean over real tokens
     start_logits: torch.Tensor | None = None  # (B, T)
     end_logits: torch.Tensor | None = None  # (B, T)
+    gate_weights: torch.Tensor | None = None  # of an ensemble, each expert's weight in each window: (B, experts)
     hidden_states: tuple[torch.Tensor, ...] | None = None  # embeddings and each block: (B, T, D)
     attentions: tuple[torch.Tensor, ...] | None = None  # each block: (B, heads, T, T)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ def evaluate(
         moe.reset_tally()
     windows = held_out.windows[np.argsort(task.pool.lengths[held_out.windows], kind="stable")]
     spans: list[Spans] = []
+    gates: list[torch.Tensor] = []
     total_loss = 0.0
     batch_size = _WINDOWS_PER_BATCH[torch.device(device).type]
     for begin in range(0, len(windows), _WINDOWS_PER_DECODING):
@@ -54,32 +56,41 @@ def evaluate(
         parts = []
         for batch in np.split(chosen, range(batch_size, len(chosen), batch_size)):
             with autocast():
-                parts.append(_logits(model, task, batch, device))
-        start_logits, end_logits = (_joined([part[which] for part in parts]) for which in (0, 1))
+                parts.append(_outcome(model, task, batch, device))
+        start_logits, end_logits = _joined([part.start_logits for part in parts]), _joined([part.end_logits for part in parts])
         spans.append(_best_spans(task, chosen, start_logits, end_logits))
-        for _, _, loss in parts:  # one after another, so that the sum has the same bits whatever is decoded together
-            total_loss += float(loss)
+        for part in parts:  # one after another, so that the sum has the same bits whatever is decoded together
+            total_loss += float(part.loss)
+        gates += [part.gate_weights for part in parts if part.gate_weights is not None]
     answers = best_answers(Spans.joined(spans), task.pool, windows, held_out.examples)
     golds = task.pool.column("gold", held_out.examples)
     scored = [score_answer(text, gold) for (text, _), gold in zip(answers, golds, strict=True)]
     return Measured(
         evaluation=_summary(held_out, total_loss / len(windows), answers, scored),
         expert_loads=tuple(load for layer, moe in enumerate(routed) for load in _expert_loads(moe.tally, held_out, layer)),
-        predictions=tuple(_predictions(task, held_out, answers, golds, scored)),
+        predictions=tuple(_predictions(task, held_out, answers, golds, scored, _gate_weights(gates, task, windows, held_out))),
     )
 
 
-def mixture_loss(evaluations: Sequence[Evaluation], share: int) -> float:
-    """The loss of a held-out mixture in the training ratio: the two domains' losses weighted by their shares.
+def mixture_loss(evaluations: Sequence[Evaluation], parts: Sequence[int]) -> float:
+    """The loss of a held-out mixture in the training ratio: the domains' losses weighted by their `parts` of it.
 
-    Source: papers, document A, section 1.3 no. 14. `share`: percent of the first domain.
+    Source: papers, document A, section 1.3 no. 14.
     """
-    first, second = (evaluation.qa_loss for evaluation in evaluations)
-    return (share * first + (100 - share) * second) / 100
+    losses = (evaluation.qa_loss for evaluation in evaluations)
+    return sum(part * loss for part, loss in zip(parts, losses, strict=True)) / sum(parts)
 
 
-def _logits(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Start and end logits (B, T) float32 and the summed loss of the windows (scalar), nats, where the model is."""
+class _Outcome(NamedTuple):
+    """Of a batch of windows, where the model is."""
+
+    start_logits: torch.Tensor  # (B, T) float32
+    end_logits: torch.Tensor  # (B, T) float32
+    loss: torch.Tensor  # scalar: summed over the windows, nats
+    gate_weights: torch.Tensor | None  # (B, experts); None where there is no gate
+
+
+def _outcome(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> _Outcome:
     batch = task.tensors(windows, device)
     golds = batch.pop("start_positions"), batch.pop("end_positions")
     output = model(**batch)
@@ -87,7 +98,24 @@ def _logits(model: nn.Module, task: Task, windows: np.ndarray, device: str) -> t
     # Padding must not take probability, or a window's loss would depend on its batch.
     masked = [part.masked_fill(batch["attention_mask"] == 0, -torch.inf) for part in logits]
     loss = sum(F.cross_entropy(part, gold, reduction="sum") for part, gold in zip(masked, golds, strict=True)) / 2
-    return logits[0], logits[1], loss
+    return _Outcome(logits[0], logits[1], loss, getattr(output, "gate_weights", None))
+
+
+def _gate_weights(
+    gates: Sequence[torch.Tensor], task: Task, windows: np.ndarray, held_out: HeldOut
+) -> list[tuple[float, ...] | None]:
+    """Of each example: every expert's weight, mean over the example's windows; None where there is no gate.
+
+    `gates`: those of batches (B, experts), together of all `windows` (W,).
+    """
+    if not gates:
+        return [None] * len(held_out.examples)
+    weight_WE = torch.cat(list(gates)).double().cpu().numpy()
+    place = np.searchsorted(held_out.examples, task.pool.example_index[windows])
+    sum_NE = np.zeros((len(held_out.examples), weight_WE.shape[1]))
+    np.add.at(sum_NE, place, weight_WE)
+    count_N = np.bincount(place, minlength=len(held_out.examples))
+    return [tuple(row) for row in (sum_NE / count_N[:, None]).tolist()]
 
 
 def _best_spans(task: Task, windows: np.ndarray, start_logits: np.ndarray, end_logits: np.ndarray) -> Spans:
@@ -115,10 +143,11 @@ def _predictions(
     answers: Sequence[tuple[str, float]],
     golds: Sequence[Sequence[str]],
     scored: Sequence[AnswerScores],
+    gates: Sequence[tuple[float, ...] | None],
 ) -> Iterator[Prediction]:
     ids, questions = (task.pool.column(name, held_out.examples) for name in ("id", "question"))
-    for example_id, group_id, question, gold, (text, score), scores in zip(
-        ids, held_out.group_ids, questions, golds, answers, scored, strict=True
+    for example_id, group_id, question, gold, (text, score), scores, gate in zip(
+        ids, held_out.group_ids, questions, golds, answers, scored, gates, strict=True
     ):
         yield Prediction(
             domain=held_out.domain,
@@ -130,6 +159,7 @@ def _predictions(
             score=score,
             em=scores.em,
             f1=scores.f1,
+            gate_weights=gate,
         )
 
 

@@ -66,6 +66,7 @@ class FineTuning:
         self.steps_since_report = 0
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
+        self.best: dict[str, Any] | None = None  # with `select: best`: loss and weights of the best validation so far
 
     @property
     def total_steps(self) -> int:
@@ -120,8 +121,11 @@ class FineTuning:
         self.sums.clear()
         self.steps_since_report = 0
         validated = self._evaluate("val") if self._validation_due() else []
+        parts = self.task.parts
+        val_qa_loss = mixture_loss([part.evaluation for part in validated], parts) if validated else None
+        if val_qa_loss is not None and self.config.training.select == "best":
+            self._keep_if_best(val_qa_loss)
         tested = self._evaluate("test") if self.step == self.total_steps else []
-        val_qa_loss = mixture_loss([part.evaluation for part in validated], self.config.mixture.share) if validated else None
         values = {**means, "val_qa_loss": val_qa_loss, "learning_rate": self.last_rate}
         measured = validated + tested
         return Report(
@@ -136,6 +140,14 @@ class FineTuning:
             params_active=num_active(self.model),
             params_trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
         )
+
+    def _keep_if_best(self, val_qa_loss: float) -> None:
+        """Remembers the weights of the lowest validation loss, of equal ones the first; at the end these are the model's."""
+        if self.best is None or val_qa_loss < float(self.best["val_qa_loss"]):
+            weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            self.best = {"val_qa_loss": val_qa_loss, "weights": weights}
+        if self.step == self.total_steps:
+            self.model.load_state_dict(self.best["weights"])
 
     def _validation_due(self) -> bool:
         return self.config.evaluation.validate_at == "report" or self.step % self.steps_per_epoch == 0
@@ -173,6 +185,7 @@ class FineTuning:
             "samples_seen": self.samples_seen,
             "sums": dict(self.sums),
             "steps_since_report": self.steps_since_report,
+            **({} if self.best is None else {"best": self.best}),
         }
 
     def restore(self) -> None:
@@ -188,5 +201,6 @@ class FineTuning:
         self.step, self.samples_seen = state["step"], state["samples_seen"]
         self.sums.update(state["sums"])
         self.steps_since_report = state["steps_since_report"]
+        self.best = state.get("best")
         self.saved_step = self.step
         restore_generators(state["generators"], self.context.device)
