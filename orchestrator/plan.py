@@ -171,7 +171,11 @@ def make_trial(
     except ValueError as error:
         raise PlanError(str(error)) from error
     config = _config(preset, point, settings, variant, changes)
-    parents = (_parent(preset, each, point.seed, data, fingerprint) for each in settings.parents_of(config))
+    try:
+        beginnings = settings.parents_of(config)
+    except ValueError as error:
+        raise PlanError(f"{point.trainable} at share {point.share}: {error}") from error
+    parents = (_parent(preset, each, point.seed, data, fingerprint) for each in beginnings)
     return Trial(
         trainable=name,
         variant=variant,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from search_spaces.space import Choice, Space
 
-__all__ = ["baseline_factorial", "ensemble_embedded", "ensemble_factorial", "ensemble_gates"]
+__all__ = [
+    "baseline_factorial",
+    "baseline_selection",
+    "ensemble_data",
+    "ensemble_embedded",
+    "ensemble_factorial",
+    "ensemble_gates",
+]
 
 _GATE = {"training.learning_rate": 1e-3}
 """Digest, section 2.3: the gate's own."""
@@ -13,20 +20,35 @@ baseline_factorial = Space(
     name="baseline_factorial",
     trainable="distilbert",
     # Section 3.3: re-initialisation "varied from 2-4", epochs "in the range of 3-5"
-    dimensions={"model.reinit_k": Choice([0, 2, 3, 4]), "training.epochs": Choice([3, 4, 5])},
+    dimensions={"model.reinit_k": Choice([0, 1, 2, 3, 4]), "training.epochs": Choice([3, 4, 5])},
 )
 """Few-sample fine-tuning without experts, on the whole mixture."""
+
+baseline_selection = Space(
+    name="baseline_selection",
+    trainable="distilbert",
+    dimensions={"training.select": Choice(["last", "best"]), "training.epochs": Choice([3, 4, 5])},
+)
+"""Whether a fourth epoch that changes nothing is one whose weights were never taken (section 2.3)."""
 
 ensemble_factorial = Space(
     name="ensemble_factorial",
     trainable="gated_ensemble",
+    dimensions={"model.reinit_k": Choice([0, 1, 2, 3, 4]), "model.expert_epochs": Choice([3, 4, 5])},
+    fixed=_GATE,
+)
+"""The same of every expert."""
+
+ensemble_data = Space(
+    name="ensemble_data",
+    trainable="gated_ensemble",
     dimensions={
-        "model.reinit_k": Choice([0, 2, 3, 4]),
-        "model.combine": Choice(["logits", "probabilities"]),
+        "model.gate_data": Choice(["mixture", "others", "all"]),
+        "training.select": Choice(["last", "best"]),
     },
     fixed=_GATE,
 )
-"""The same blocks drawn again in every expert."""
+"""What the gate learns from, and which weights are taken, the experts' too; for mixtures that leave domains out."""
 
 ensemble_gates = Space(
     name="ensemble_gates",

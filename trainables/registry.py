@@ -28,7 +28,7 @@ class TrainableSettings:
     metrics: tuple[str, ...]
     variants: dict[str, dict[str, Any]]
     parents_of: Callable[[QAConfig], tuple[ParentPoint, ...]]
-    """The trials that one of this configuration begins from."""
+    """The trials that one of this configuration begins from; ValueError: the configuration cannot be."""
 
     @property
     def model_keys(self) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trainables.config import ModelSettings, ParentPoint, QAConfig
 
@@ -65,22 +65,21 @@ class Config(QAConfig):
 
     model: ModelConfig = ModelConfig()
 
-    @model_validator(mode="after")
-    def _others_exist(self) -> Config:
-        if self.model.gate_data != "mixture" and all(self.mixture.parts):
-            raise ValueError(
-                f"gate_data={self.model.gate_data} needs domains that the mixture leaves out, and it has examples of all; "
-                "take gate_data=mixture, or a share of 0 or 100"
-            )
-        return self
-
 
 def parents_of(config: QAConfig) -> tuple[ParentPoint, ...]:
     """One expert for each domain of the mixture: a plain DistilBERT trained on that domain alone.
 
     Of two domains each gives as many examples as the mixture has in all, of more as many as the mixture has of it.
+
+    Raises:
+        ValueError: the gate is to learn from what the mixture leaves out, and it leaves out nothing.
     """
     model: ModelConfig = config.model  # type: ignore[assignment]
+    if model.gate_data != "mixture" and all(config.mixture.parts):
+        raise ValueError(
+            f"gate_data={model.gate_data} needs domains that the mixture leaves out, and it has examples of all; "
+            "take gate_data=mixture, or a share of 0 or 100"
+        )
     changes = {"reinit_k": model.reinit_k, "n_layers": model.n_layers}
     training: dict[str, Any] = {"select": config.training.select}
     if model.expert_epochs is not None:
