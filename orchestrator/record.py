@@ -59,6 +59,7 @@ def plan_row(plan: Plan, trial: Trial, planned_at: datetime) -> dict[str, Any]:
         "data_fingerprint": trial.data_fingerprint,
         "domains": list(trial.data.domains),
         "squad_share": config.mixture.share,
+        "domain_examples": [*config.mixture.counts, *[0] * (len(trial.data.domains) - len(config.mixture.counts))],
         "data_order": config.mixture.order,
         "mixture_size": config.mixture.size,
         "n_layers": model.get("n_layers"),

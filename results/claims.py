@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from results import claims_grid, claims_search, claims_training, paper
+from results import claims_grid, claims_search, claims_training, claims_variants, paper
 from results.claims_evidence import LEVEL_UNITS, Evidence, Finding
 from results.grid import Grid, ratio
 from results.ledger import Ledger
+from results.paper_variants import ENSEMBLE_ROWS
 from results.readable import interval_text, p_text
 from results.search import Search, load_search, search_ids
 from results.statistics import ALPHA, Estimate, holm
@@ -38,6 +39,14 @@ class Claim:
     """What the paper says, in a few words."""
     source: str
     check: Check
+    about: str = ""
+    """The trainable that it is about, without which it is not asked; empty: the ExBERT paper's mixture of two domains."""
+
+    def is_asked(self, grid: Grid) -> bool:
+        """Whether a grid of this kind can say anything on it."""
+        if not self.about:
+            return grid.num_mixed <= len(paper.DOMAIN_TITLES)
+        return any(name.partition(":")[0] == self.about for name in grid.trainables)
 
 
 def _levels() -> Iterator[Claim]:
@@ -54,6 +63,88 @@ def _gains() -> Iterator[Claim]:
         check = partial(claims_grid.check_gain, gain=gain)
         yield Claim(families[gain.trainable], gain.title, gain.shown, gain.section, check)
 
+
+_ROW_OF = {row.title: row for row in ENSEMBLE_ROWS}
+_BETTER, _WORSE = (0, math.inf), (-math.inf, 0)
+_ALIKE = (-1.2, 1.2)
+"""EM points: less than the smallest difference from which document B concludes anything, 1.3."""
+
+_EXPERTS, _ADAPTERS, _ENSEMBLE = "moe_variants", "adapters", "gated_ensemble"
+_MIXED = {"model.num_experts": frozenset(range(2, 61))}
+
+
+def _of_ensembles(title: str, row: str, shown: str, published: tuple[float, float], *, inside: bool = False) -> Claim:
+    check = partial(claims_variants.ensemble_row, row=_ROW_OF[row], published=published, inside=inside)
+    return Claim("ensembles", title, shown, "Sesame Street Ensemble, Table 1", check, _ENSEMBLE)
+
+
+def _of_experts(title: str, shown: str, source: str, check: Callable[..., Iterator[Finding]], **given: Any) -> Claim:
+    where = {"architecture": _EXPERTS, **given.pop("where", {})}
+    return Claim("experts", title, shown, f"FLAN-MoE, {source}", partial(check, where=where, **given), _EXPERTS)
+
+
+def _of_adapters(title: str, shown: str, source: str, check: Callable[..., Iterator[Finding]], **given: Any) -> Claim:
+    where = {"architecture": _ADAPTERS, **given.pop("where", {})}
+    return Claim("adapters", title, shown, f"MoV/MoLoRA, {source}", partial(check, where=where, **given), _ADAPTERS)
+
+
+_EC, _ST = ({"model.router": name} for name in ("expert_choice", "st_top2"))
+_BALANCE = {"model.balance_loss_coef": 1e-2, "model.router_z_loss_coef": 0.0}
+_Z = {"model.balance_loss_coef": 0.0, "model.router_z_loss_coef": 1e-3}
+_FREE = {"model.freeze": "none"}
+_SOFT = {"model.merging": "soft"}
+
+VARIANT_CLAIMS = (
+    _of_ensembles("a gated ensemble is below the joint baseline", "gated ensemble", "-1.3", (-1.294, -1.294)),
+    _of_ensembles("a fourth epoch changes nothing", "4 epochs", "0.0", _ALIKE, inside=True),
+    _of_ensembles("four blocks drawn again cost", "4 blocks drawn again", "-1.8", (-1.771, -1.771)),
+    _of_ensembles("an ensemble of such experts is near the baseline", "gated ensemble of experts with 4 blocks drawn again",
+                  "-0.2", (-0.212, -0.212)),
+    _of_experts("expert choice beats GShard's top-2", "40.3 over 38.3", "routing", claims_variants.between,
+                base={"model.router": "gshard_top2"}, other=_EC, published=_BETTER),
+    _of_experts("ST-MoE's top-2 is like expert choice", "40.4 and 40.3", "routing", claims_variants.between,
+                base=_EC, other=_ST, published=_ALIKE, inside=True),
+    _of_experts("a frozen gate helps a little", "+0.3, +0.4", "Table 2", claims_variants.between,
+                base=_FREE, other={"model.freeze": "gate"}, published=_BETTER),
+    _of_experts("frozen experts hurt", "-1.5, -0.5", "Table 2", claims_variants.between,
+                base=_FREE, other={"model.freeze": "expert"}, published=_WORSE),
+    _of_experts("frozen expert layers hurt", "-1.5, -0.9", "Table 2", claims_variants.between,
+                base=_FREE, other={"model.freeze": "moe"}, published=_WORSE),
+    _of_experts("expert choice: balance loss over z-loss", "38.3 over 36.8", "Table 2", claims_variants.between,
+                where=_EC, base=_Z, other=_BALANCE, published=_BETTER),
+    _of_experts("ST-MoE's top-2: z-loss over balance loss", "38.1 over 36.2", "Table 2", claims_variants.between,
+                where=_ST, base=_BALANCE, other=_Z, published=_BETTER),
+    _of_experts("more experts are better", "better", "Fig. 4", claims_variants.extremes,
+                setting="model.num_experts", published=_BETTER),
+    Claim("experts", "a stage on the mixture adds more with experts", "more", "FLAN-MoE, Fig. 6",
+          partial(claims_variants.stages_pay_more, experts={"architecture": _EXPERTS},
+                  dense={"architecture": paper.BASELINE}), _EXPERTS),
+    _of_adapters("LoRA: a higher rank is better", "59.5 over 57.5", "Table 1", claims_variants.extremes,
+                 where={"model.method": "lora"}, setting="model.rank", published=_BETTER),
+    _of_adapters("MoV beats (IA)³", "59.9 over 52.9", "Table 1", claims_variants.between,
+                 base={"model.method": "ia3", "model.num_experts": 1}, other={"model.method": "mov", **_MIXED},
+                 published=_BETTER),
+    _of_adapters("MoLoRA beats LoRA of its rank", "60.1 over 57.5", "Table 1", claims_variants.between,
+                 base={"model.method": "lora", "model.num_experts": 1}, other={"model.method": "molora", **_MIXED},
+                 published=_BETTER),
+    _of_adapters("small models: MoLoRA beats MoV", "beats", "770M", claims_variants.between,
+                 base={"model.method": "mov", "model.rank": None},
+                 other={"model.method": "molora", "model.rank": frozenset(range(1, 65))}, published=_BETTER),
+    _of_adapters("top-1 is below soft merging", "below", "ablation 2", claims_variants.between,
+                 base=_SOFT, other={"model.merging": "top1"}, published=_WORSE),
+    _of_adapters("top-2 is below soft merging", "below", "ablation 2", claims_variants.between,
+                 base=_SOFT, other={"model.merging": "top2"}, published=_WORSE),
+    _of_adapters("a balance loss lowers top-1 and top-2", "lower", "ablation 3", claims_variants.between,
+                 where={"model.merging": frozenset({"top1", "top2"})}, base={"model.balance_loss_coef": 0.0},
+                 other={"model.balance_loss_coef": 1e-2}, published=_WORSE),
+    _of_adapters("routing by the sentence is worse than by the token", "worse", "ablation 1", claims_variants.between,
+                 base={"model.routing_input": "token"}, other={"model.routing_input": "sentence"}, published=_WORSE),
+    _of_adapters("large batches are no better", "small batches are stable", "sensitivity", claims_variants.extremes,
+                 setting="training.batch_size", published=_WORSE),
+    _of_adapters("large rates are no better", "small rates are stable", "sensitivity", claims_variants.extremes,
+                 setting="training.learning_rate", published=_WORSE),
+)  # fmt: skip
+"""Those of the papers on the other systems, by trainable."""
 
 CLAIMS: tuple[Claim, ...] = (
     *_levels(),
@@ -91,6 +182,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("settings", "dropout of 0.3 raises the loss", "higher", "§3.4", claims_search.heavy_dropout_hurts),
     Claim("settings", "the number of experts matters little", "minimal", "§3.4", claims_search.experts_matter_little),
     Claim("settings", "the search beats its random configurations", "–", "Yang et al. 2020", claims_search.best_over_random),
+    *VARIANT_CLAIMS,
 )  # fmt: skip
 """Every claim, in the order of the table."""
 
@@ -102,7 +194,7 @@ def claims_table(ledger: Ledger, grid: Grid, search: Search | None = None) -> tu
     of a difference holds only where that leaves p below 0.05.
     """
     evidence = Evidence(ledger, grid, search)
-    found = [(claim, finding) for claim in CLAIMS for finding in claim.check(evidence)]
+    found = [(claim, finding) for claim in CLAIMS if claim.is_asked(grid) for finding in claim.check(evidence)]
     adjusted = _adjusted(found)
     rows = [_row(claim, _corrected(finding, p), p) for (claim, finding), p in zip(found, adjusted, strict=True)]
     table = pa.Table.from_pylist(rows, schema=_SCHEMA)

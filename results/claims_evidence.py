@@ -26,6 +26,7 @@ from results.ledger import Ledger
 from results.search import Search
 from results.single_domain import load_single_domain
 from results.statistics import Estimate, Reals, estimate
+from results.trial_settings import TrialSettings
 
 __all__ = [
     "LEVEL_UNITS",
@@ -103,6 +104,11 @@ class Evidence:
         return load_examples(self.ledger, self.grid)
 
     @cached_property
+    def settings(self) -> TrialSettings:
+        """Of the grid's trials."""
+        return TrialSettings(self.ledger, self.grid)
+
+    @cached_property
     def floor(self) -> NoiseFloor:
         """Of the grid, in EM points."""
         return noise_floor(self.grid)
@@ -121,7 +127,7 @@ class Evidence:
     @property
     def domains(self) -> tuple[str, ...]:
         """The two domains of the paper's mixtures, as far as the grid has them."""
-        return self.grid.domains[:2]
+        return self.grid.mixed
 
     def domain(self, index: int) -> str | None:
         """The domain that plays SQuAD's (0) or BioASQ's (1) part."""

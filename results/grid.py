@@ -11,7 +11,7 @@ from results import paper
 from results.ledger import Ledger
 from results.naming import no_sweep
 
-__all__ = ["METRICS", "Cell", "Grid", "GridTrial", "load_grid", "load_trials", "ratio", "require_sweep", "summarise"]
+__all__ = ["METRICS", "Cell", "Grid", "GridTrial", "load_grid", "load_trials", "ratio", "require_sweep", "sides", "summarise"]
 
 METRICS = ("em", "f1")
 
@@ -51,6 +51,20 @@ class Grid:
     preset: str | None
     mixture_size: int | None
     """Training examples."""
+    num_mixed: int = 2
+    """Domains that the preset names; more than two are in two groups, between which shares count."""
+    unseen: tuple[str, ...] = ()
+    """Domains that no trial was trained on."""
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """Domains that the preset names, without those that were only tested on."""
+        return self.domains[: self.num_mixed]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What the two numbers of a mixture's ratio are of."""
+        return sides(self.mixed)
 
     @property
     def trainables(self) -> tuple[str, ...]:
@@ -111,6 +125,14 @@ def ratio(share: int) -> str:
     return f"{share}:{100 - share}"
 
 
+def sides(mixed: Sequence[str]) -> tuple[str, ...]:
+    """What a ratio's two numbers are of: the domains, or groups of them where there are more than two."""
+    return tuple(map(paper.domain_title, mixed)) if len(mixed) <= _DOMAINS_OF_A_RATIO else ("first", "second group")
+
+
+_DOMAINS_OF_A_RATIO = 2
+
+
 def summarise(values: Iterable[float]) -> Cell | None:
     """Mean and sample standard deviation; None for no values."""
     seen = list(values)
@@ -132,7 +154,14 @@ def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
         chosen = [plan for plan in plans if plan["sweep_id"] == sweep_id]
     trials = load_trials(ledger, chosen)
     latest = chosen[-1] if chosen else {}
-    return Grid(trials, _domains(chosen, trials), latest.get("preset"), latest.get("mixture_size"))
+    return Grid(
+        trials=trials,
+        domains=_domains(chosen, trials),
+        preset=latest.get("preset"),
+        mixture_size=latest.get("mixture_size"),
+        num_mixed=len(latest.get("domains") or ()),
+        unseen=_unseen(chosen),
+    )
 
 
 def load_trials(ledger: Ledger, plans: Sequence[dict[str, Any]]) -> tuple[GridTrial, ...]:
@@ -209,6 +238,15 @@ def _domains(plans: Sequence[dict[str, Any]], trials: Sequence[GridTrial]) -> tu
     mixed = [domain for plan in plans for domain in plan["domains"] or ()]
     tested = sorted({domain for trial in trials for domain in trial.em})
     return tuple(dict.fromkeys([*mixed, *tested]))
+
+
+def _unseen(plans: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Domains without a training example in any of these plans; of ledgers before schema 7 nobody knows."""
+    most: dict[str, int] = {}
+    for plan in plans:
+        for domain, count in zip(plan["domains"] or (), plan["domain_examples"] or (), strict=False):
+            most[domain] = max(most.get(domain, 0), count)
+    return tuple(domain for domain, count in most.items() if not count)
 
 
 def _describe(trial: GridTrial) -> str:

@@ -200,8 +200,7 @@ def _published_alone(grid: Grid, single: SingleDomain, names: Sequence[str]) -> 
 
 
 def _trained_on(grid: Grid, single: SingleDomain) -> str:
-    domains = [paper.domain_title(domain) for domain in grid.domains[:2]]
-    return f"trained on {domains[0 if single.share else -1]} alone, {single.mixture_size:,} examples"
+    return f"trained on {grid.sides[0 if single.share else -1]} alone, {single.mixture_size:,} examples"
 
 
 def _any_score(rows: list[_Row]) -> bool:
@@ -243,11 +242,10 @@ _OUR_TOOLTIP = [
 
 
 def _x_ratio(grid: Grid, *, dodged: bool = False) -> alt.X:
-    names = [paper.domain_title(domain) for domain in grid.domains[:2]]
     labels = [ratio(share) for share in grid.shares]
     axis = alt.Axis(labelAngle=0)
     scale = alt.Scale(domain=labels, type="band", paddingInner=0.75, paddingOuter=0.4) if dodged else alt.Scale(domain=labels)
-    return alt.X("ratio:O", title=f"{':'.join(names)} ratio", sort=labels, scale=scale, axis=axis)
+    return alt.X("ratio:O", title=f"{':'.join(grid.sides)} ratio", sort=labels, scale=scale, axis=axis)
 
 
 def _y() -> alt.Y:

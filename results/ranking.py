@@ -37,7 +37,7 @@ def ranking_table(ledger: Ledger, grid: Grid) -> tuple[pa.Table, list[str]]:
     """
     scored = [trial for trial in grid.trials if trial.em]
     cells, left_out = _common_cells(scored)
-    domains = grid.domains[:2]
+    domains = grid.mixed
     schema = _schema(domains)
     if not cells:
         return pa.Table.from_pylist([], schema=schema), ["no trial of the grid has test scores yet"]

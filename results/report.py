@@ -22,6 +22,7 @@ from results.ledger import Ledger
 from results.report_answers import answers_section
 from results.report_claims import claims_section, statistics_section
 from results.report_costs import costs_section, failures_section
+from results.report_ensembles import ensembles_section
 from results.report_figures import curves_section, figures_section
 from results.report_frame import Section, Subject, load_subject, safe_json
 from results.report_grid import grid_section
@@ -40,6 +41,7 @@ MOST_BYTES = 6_000_000
 _SECTIONS: tuple[Callable[[Subject], Section | None], ...] = (
     summary_section,
     ranking_section,
+    ensembles_section,
     grid_section,
     figures_section,
     curves_section,

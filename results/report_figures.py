@@ -93,10 +93,9 @@ def _labels(trial: GridTrial) -> dict[str, Any]:
 def _loss_curves(grid: Grid, rows: list[dict[str, Any]]) -> Chart:
     labels = [ratio(share) for share in grid.shares]
     losses = [kind for kind in _LOSSES.values() if any(row["loss"] == kind for row in rows)]
-    names = ":".join(paper.domain_title(domain) for domain in grid.domains[:2])
     mixture = alt.Color(
         "ratio:O",
-        title=f"{names} ratio",
+        title=f"{':'.join(grid.sides)} ratio",
         sort=labels,
         scale=alt.Scale(domain=labels, scheme="viridis"),
         legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=250),

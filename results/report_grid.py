@@ -32,7 +32,7 @@ def grid_section(subject: Subject) -> Section | None:
     found = [*comparisons.trainable_differences(grid), *comparisons.order_differences(grid)]
     values = {
         "shares": grid.shares,
-        "domains": [paper.domain_title(domain) for domain in grid.domains[:2]],
+        "domains": grid.sides,
         "maps": maps,
         "differences": _difference_maps(grid, found),
         "low": min(scores, default=0.0),

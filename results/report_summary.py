@@ -36,7 +36,7 @@ def summary_section(subject: Subject) -> Section:
 
 def question(grid: Grid) -> str:
     """What the sweep asks."""
-    domains = " and ".join(paper.domain_title(domain) for domain in grid.domains[:2])
+    domains = " and ".join(paper.domain_title(domain) for domain in grid.mixed)
     if not grid.trials:
         return "Which settings answer questions best?"
     across = f"across {domains}" if domains else "on the test set"
@@ -88,7 +88,7 @@ def _models(grid: Grid, floor: comparisons.NoiseFloor) -> str:
 def _mixture(grid: Grid) -> str:
     """How each domain's EM goes from its least to its largest share."""
     parts = []
-    for domain in grid.domains[:2]:
+    for domain in grid.mixed:
         first, last = (_over_all(grid, domain, share) for share in (grid.shares[0], grid.shares[-1]))
         if len(grid.shares) > 1 and first is not None and last is not None:
             parts.append(f"{paper.domain_title(domain)} from {first:.1f} to {last:.1f} % EM")

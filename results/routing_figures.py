@@ -11,7 +11,7 @@ import altair as alt
 from results import paper
 from results.charts import Chart, inline, title_over
 from results.errors import QueryError
-from results.grid import ratio
+from results.grid import ratio, sides
 from results.routing import Divergence, LayerLoad, Routing, divergences, nothing_routed
 from results.sweep_trials import METRIC_TITLES, SweepTrial
 
@@ -229,7 +229,7 @@ def _mixture_colour(found: Routing, rows: Sequence[_Row]) -> alt.Color:
 
 
 def _ratio_title(found: Routing) -> str:
-    return f"{':'.join(paper.domain_title(domain) for domain in found.sweep.domains[:2])} ratio"
+    return f"{':'.join(sides(found.sweep.domains))} ratio"
 
 
 def _by_mixture(found: Routing, rows: list[_Row], measure: str) -> Chart:

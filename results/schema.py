@@ -20,7 +20,7 @@ SCHEMA_VERSION = 7
 4: compacted files (see `results.compacted`); the tables are those of 3.
 5: group_id in predictions.
 6: node_id in attempts; probed_device, probed_bytes and probed_total_bytes in runs.
-7: gate_weights in predictions.
+7: gate_weights in predictions; domain_examples in plans.
 """
 
 
@@ -61,6 +61,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("data_fingerprint", _TEXT, "SHA-256 over the content of encoder and data files or their pinned revisions"),
         Column("domains", pa.list_(_TEXT), "domain names in mixture order"),
         Column("squad_share", _INT, "percent of the mixture from the first domain, or first group of domains"),
+        Column("domain_examples", pa.list_(_INT), "training examples of each of the domains"),
         Column("data_order", _TEXT, "concatenated | shuffled"),
         Column("mixture_size", _INT, "training examples"),
         Column("n_layers", _INT, "transformer blocks kept; null: the encoder's"),

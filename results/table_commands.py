@@ -23,6 +23,11 @@ from results.formats import DATA_FORMATS
 from results.ledger import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pyarrow as pa
+
     from results.grid import Grid
 
 __all__ = ["tables"]
@@ -30,7 +35,8 @@ __all__ = ["tables"]
 tables = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Tables: grid, ranking, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing.",
+    help="Tables: grid, ranking, claims, effects, pairs, predictions, search, trials, spending, efficiency, routing, "
+    "ensembles, gates, experts.",
 )
 
 
@@ -72,6 +78,54 @@ def ranking(
         table, notes = ranking_table(ledger, _load_grid(ledger, sweep))
         emit(table if format_of(format_name, output) in DATA_FORMATS else ranking_text(table), format_name, output)
         say_notes(notes)
+
+
+@tables.command()
+def ensembles(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = None,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Gated ensembles and what they are compared with, beside the paper's Tables 1 and 2.
+
+    Example: python -m results table ensembles --format markdown
+    """
+    from results.ensembles import ensembles_table
+
+    _emit_of_grid(ensembles_table, storage, sweep, format_name, output)
+
+
+@tables.command()
+def gates(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = None,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Each ensemble by domain: beside its best expert, and an oracle that always asks the right one.
+
+    Example: python -m results table gates --format csv
+    """
+    from results.ensembles import gates_table
+
+    _emit_of_grid(gates_table, storage, sweep, format_name, output)
+
+
+@tables.command()
+def experts(
+    storage: StorageOption = DEFAULT_STORAGE,
+    format_name: FormatOption = None,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Every example of an ensemble with each expert's weight, start word and answer.
+
+    Example: python -m results table experts --output experts.parquet
+    """
+    from results.ensembles import expert_answers_table
+
+    _emit_of_grid(expert_answers_table, storage, sweep, format_name, output)
 
 
 @tables.command()
@@ -257,6 +311,20 @@ def efficiency(
 
     with one_line_errors():
         table, notes = efficiency_table(Ledger(storage), sweep, price, by=by)
+        emit(table, format_name, output)
+        say_notes(notes)
+
+
+def _emit_of_grid(
+    build: Callable[[Ledger, Grid], tuple[pa.Table, list[str]]],
+    storage: str,
+    sweep: str | None,
+    format_name: str | None,
+    output: Path | None,
+) -> None:
+    with one_line_errors():
+        ledger = Ledger(storage)
+        table, notes = build(ledger, _load_grid(ledger, sweep))
         emit(table, format_name, output)
         say_notes(notes)
 
