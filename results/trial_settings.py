@@ -35,7 +35,7 @@ class TrialSettings:
             (done[row["trial_key"]], {"architecture": row["architecture"], **_flat(json.loads(row["config"]))})
             for row in sorted(rows, key=lambda row: str(row["trial_key"]))
             # An expert of one domain among several is no model of the mixture.
-            if grid.num_mixed <= _PLAIN_DOMAINS or row["num_domains"] == most
+            if grid.num_mixed <= _PLAIN_DOMAINS or (row["num_domains"] or 0) == most
         ]
 
     def matching(self, wanted: Settings) -> Iterator[tuple[GridTrial, Settings]]:

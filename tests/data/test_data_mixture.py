@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from trainables.config import MixtureConfig
 from trainables.data.errors import DataError
@@ -133,3 +134,15 @@ def test_the_global_generator_is_left_alone() -> None:
     state = np.random.get_state()[1].tolist()  # noqa: NPY002
     batches(np.arange(1, 99), np.zeros(98, dtype=int), batch_size=4, order="shuffled", sampler="paper", epoch=0, seed=0)
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+
+
+def test_examples_of_more_domains_add_up_and_keep_their_proportions() -> None:
+    mixture = MixtureConfig(size=30, examples=(20, 10, 0), order="concatenated")
+    ids = {name: [f"{name}-{i}" for i in range(60)] for name in ("a", "b", "c")}
+    assert mixture.counts == mixture.parts == (20, 10, 0)
+    assert [domain for domain, _ in mix(mixture.counts, ids, mixture)] == [0] * 20 + [1] * 10
+    with pytest.raises(ValidationError, match=r"examples must add up to size=30, got \[20, 9, 0\]"):
+        MixtureConfig(size=30, examples=(20, 9, 0))
+    few = {**ids, "b": ids["b"][:7]}
+    with pytest.raises(DataError, match="'b' has 7 training examples, the mixture needs 10; set mixture_size to at most 21 "):
+        mix(mixture.counts, few, mixture)

@@ -21,7 +21,7 @@ from trainables.data.spec import DataSpec
 from trainables.registry import settings_of
 from trainables.training.checkpoints import FINAL_WEIGHTS
 
-VALID_TOGETHER = {"moe_block", "method"}
+VALID_TOGETHER = {"moe_block", "method", "examples"}
 """Settings that change only together with another one."""
 
 
@@ -91,8 +91,15 @@ class BehaviourContract(TrainableCase):
         shorter = short.model_copy(update={"evaluation": short.evaluation.model_copy(update={"reports_per_epoch": 1})})
         usual = outcome(self.reports(shorter, context))
         parents_of = settings_of(self.trainable).parents_of
+
+        def has_the_same_parents(each: QAConfig) -> bool:
+            try:
+                return parents_of(each) == parents_of(shorter)
+            except ValueError:
+                return False
+
         every = with_one_field_changed(shorter, sections=("model",))
-        changes = [each for each in every if parents_of(each) == parents_of(shorter)]  # else it reaches the parents
+        changes = [each for each in every if has_the_same_parents(each)]  # else it reaches the parents
         for number, changed in enumerate(changes):
             other = outcome(self.reports(changed, replace(context, checkpoint_dir=tmp_path / str(number))))
             assert other != usual, f"{changed.model} trains as {shorter.model}"
