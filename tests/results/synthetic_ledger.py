@@ -54,6 +54,7 @@ def plan_row(trainable: str, share: int, order: str, seed: int, sweep_id: str, p
         "data_fingerprint": FINGERPRINT,
         "domains": list(DOMAINS),
         "squad_share": share,
+        "domain_examples": [40 * share, 4000 - 40 * share],
         "data_order": order,
         "mixture_size": 4000,
         "num_experts": 8 if architecture == "exbert" else None,
