@@ -95,22 +95,27 @@ def padded(windows: Sequence[Window], width: int | None = None) -> dict[str, tor
     return {"input_ids": ids, "attention_mask": mask, **spans}
 
 
-def make_model(kind: str, sizes: Sizes) -> nn.Module:
-    """Random weights, the same each time."""
-    torch.manual_seed(0)
-    config = DistilBertConfig(
+def encoder_config(sizes: Sizes) -> DistilBertConfig:
+    """Without dropout."""
+    return DistilBertConfig(
         vocab_size=VOCABULARY, dim=sizes.width, hidden_dim=4 * sizes.width, n_layers=sizes.blocks, n_heads=sizes.width // 64,
         dropout=0.0, attention_dropout=0.0, qa_dropout=0.0,
     )  # fmt: skip
+
+
+def make_model(kind: str, sizes: Sizes) -> nn.Module:
+    """Random weights, the same each time."""
+    torch.manual_seed(0)
+    config = encoder_config(sizes)
     if kind == "distilbert":
         return DistilBertForQuestionAnswering(config)
     settings = ModelConfig(n_layers=sizes.blocks, num_experts=sizes.num_experts, threshold=1e-9)  # nothing is drawn
     return ExBertForQuestionAnswering(DistilBertModel(config), settings)
 
 
-def run_ours(kind: str, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Run:
+def run_ours(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Run:
     """The steps as `trainables.training.loop` takes them, without reports."""
-    model = make_model(kind, sizes).to(device)
+    model = model.to(device)
     training = TrainingConfig(batch_size=sizes.batch_size)
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, len(batches))
@@ -196,7 +201,7 @@ def measure(kind: str, sizes: Sizes, device: str, warm_up: int, tolerance: float
     sides = {
         "Trainer, defaults": run_trainer(kind, batches, sizes, device, best=False),
         "Trainer, best": run_trainer(kind, batches, sizes, device, best=True),
-        "ours": run_ours(kind, batches, sizes, device),
+        "ours": run_ours(make_model(kind, sizes), batches, sizes, device),
     }
     best, real_tokens = sides["Trainer, best"], [sum(len(window["input_ids"]) for window in batch) for batch in batches]
     peak, per_token = matrix_flops(device, 2048 if device == "cpu" else 8192), flops_of_a_token(make_model(kind, sizes))

@@ -13,7 +13,7 @@ from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
 from results.naming import one_of
 from results.routing import load_routing
-from results.routing_figures import divergence, expert_loads
+from results.routing_figures import divergence, expert_loads, specialisation
 from results.search import Search, load_search
 from results.search_figures import contour, history, importance, parallel, slices
 from results.spending import load_spendings
@@ -38,6 +38,7 @@ SEARCH_FIGURES: dict[str, Callable[[Search], Chart]] = {
 LEDGER_FIGURES: dict[str, Callable[[Ledger, str | None], Chart]] = {
     "routing": lambda ledger, sweep_id: expert_loads(load_routing(ledger, sweep_id)),
     "divergence": lambda ledger, sweep_id: divergence(load_routing(ledger, sweep_id)),
+    "specialisation": lambda ledger, sweep_id: specialisation(load_routing(ledger, sweep_id)),
     "efficiency": lambda ledger, sweep_id: efficiency(load_efficiency(ledger, sweep_id)),
     "parameters": lambda ledger, sweep_id: parameters(load_efficiency(ledger, sweep_id)),
     "spending": lambda ledger, sweep_id: spending(load_spendings(ledger, sweep_id)),

@@ -28,6 +28,7 @@ _COLUMNS = {
 _FIGURES = {
     "routing": "Heat maps: what share of the assignments each expert gets, by domain, for the best trial with experts.",
     "divergence": "Lines: how far apart the domains' loads and gates are while training, in bits.",
+    "specialisation": "Lines: how far apart the domains are at the end in each expert layer, in bits.",
 }
 
 

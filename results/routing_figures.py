@@ -15,7 +15,7 @@ from results.grid import ratio, sides
 from results.routing import Divergence, LayerLoad, Routing, divergences, nothing_routed
 from results.sweep_trials import METRIC_TITLES, SweepTrial
 
-__all__ = ["divergence", "expert_loads"]
+__all__ = ["divergence", "expert_loads", "specialisation"]
 
 _WIDEST = 560  # pixels of a heat map; more experts make narrower cells
 _WIDEST_CELL = 44
@@ -72,6 +72,42 @@ def divergence(found: Routing) -> Chart:
     draw = _curves if is_curve else _by_mixture
     panels = [draw(found, [row for row in rows if row["measure"] == name], name) for name in _MEASURES]
     return alt.vconcat(*panels, spacing=24).properties(title=title)
+
+
+def specialisation(found: Routing) -> Chart:
+    """Lines: the divergence between the domains at the end by expert layer, a line for each trial, coloured by the score.
+
+    Raises QueryError where no trial has several expert layers, or only one domain was routed.
+    """
+    if not found.loads:
+        raise QueryError(nothing_routed(found.sweep))
+    between = divergences(found.final)
+    deep = {one.trial_key for one in between if one.layer > 0}
+    if not deep:
+        raise QueryError(
+            f"no trial of {found.sweep.name} has routed two domains through several expert layers; run one that does, such as "
+            "moe_variants with placement=all, or adapters"
+        )
+    trials = {trial.trial_key: trial for trial in found.trials}
+    rows = [
+        {**_labels(found, trials[one.trial_key]), "layer": one.layer, "measure": name, "bits": getattr(one, name)}
+        for one in between
+        if one.trial_key in deep
+        for name in _MEASURES
+    ]
+    title, is_reversed = METRIC_TITLES[found.sweep.metric], found.sweep.metric == "em"
+    scale = alt.Scale(scheme="viridis", reverse=is_reversed, zero=False)
+    base = alt.Chart().encode(
+        x=alt.X("layer:O", title="Expert layer, in the order of the forward pass", axis=alt.Axis(labelAngle=0)),
+        y=_bits(),
+        color=alt.Color("score:Q", title=title, scale=scale, legend=alt.Legend(type="gradient")),
+        detail="trial_key:N",
+    )
+    tooltip = [*_TRIAL_TOOLTIP, alt.Tooltip("layer:O", title="Layer"), alt.Tooltip("bits:Q", title="Divergence (bits)")]
+    layers = alt.layer(base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=28, opacity=1).encode(tooltip=tooltip))
+    panels = [_by_order(layers, [row for row in rows if row["measure"] == name], name) for name in _MEASURES]
+    words = (found.sweep.name, f"{len(deep)} trials with several expert layers", "0 bits: alike; 1 bit: no expert in common")
+    return alt.vconcat(*panels, spacing=24).properties(title=title_over("Where in the model the domains part", *words))
 
 
 _BEST = {"em": "highest EM", "val_qa_loss": "lowest validation loss"}
@@ -163,13 +199,7 @@ def _divergence_rows(found: Routing, between: Sequence[Divergence]) -> list[_Row
         grouped.setdefault((one.trial_key, one.step), []).append(one)
     return [
         {
-            "trial_key": key,
-            "model": paper.model_title(trials[key].trainable),
-            "order": trials[key].order,
-            "share": trials[key].share,
-            "ratio": ratio(trials[key].share or 0),
-            "seed": trials[key].seed,
-            "score": found.sweep.score(trials[key]),
+            **_labels(found, trials[key]),
             "epoch": layers[0].epoch,
             "measure": name,
             "bits": statistics.fmean(getattr(layer, name) for layer in layers),
@@ -179,12 +209,27 @@ def _divergence_rows(found: Routing, between: Sequence[Divergence]) -> list[_Row
     ]
 
 
-_DIVERGENCE_TOOLTIP = [
+def _labels(found: Routing, trial: SweepTrial) -> _Row:
+    return {
+        "trial_key": trial.trial_key,
+        "model": paper.model_title(trial.trainable),
+        "order": trial.order,
+        "share": trial.share,
+        "ratio": ratio(trial.share or 0),
+        "seed": trial.seed,
+        "score": found.sweep.score(trial),
+    }
+
+
+_TRIAL_TOOLTIP = [
     alt.Tooltip("trial_key:N", title="Key"),
     alt.Tooltip("model:N", title="Model"),
     alt.Tooltip("order:N", title="Order"),
     alt.Tooltip("ratio:N", title="Mixture"),
     alt.Tooltip("seed:Q", title="Seed"),
+]
+_DIVERGENCE_TOOLTIP = [
+    *_TRIAL_TOOLTIP,
     alt.Tooltip("epoch:Q", title="Epoch", format=".3g"),
     alt.Tooltip("bits:Q", title="Divergence (bits)", format=".4f"),
 ]

@@ -8,19 +8,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL_MODEL = ["--width", "64", "--blocks", "1", "--experts", "4", "--max-length", "32", "--batch-size", "2", "--steps", "2"]
 TINY = {
     "evaluation": ["--examples", "200", "--repeats", "1"],
     "moe": ["--sizes", "embedded", "--experts", "4", "--repeats", "1"],
     "preparation": ["--examples", "200", "--repeats", "1"],
-    "training": [
-        *("--width", "64", "--blocks", "1", "--experts", "4", "--max-length", "32", "--batch-size", "2", "--steps", "2"),
-        *("--models", "exbert", "--threads", "1"),
-    ],
+    "training": [*SMALL_MODEL, "--models", "exbert", "--threads", "1"],
+    "families": [*SMALL_MODEL, "--threads", "1"],
 }
-SAYS = {"evaluation": "all predictions equal", "moe": "in slots", "preparation": "features mapped", "training": "ours"}
+SAYS = {
+    "evaluation": "all predictions equal",
+    "moe": "in slots",
+    "preparation": "features mapped",
+    "training": "ours",
+    "families": "molora-4",
+}
 
 
-@pytest.mark.parametrize("name", ["evaluation", "moe", "preparation", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["evaluation", "moe", "preparation", *(pytest.param(name, marks=pytest.mark.slow) for name in ("training", "families"))],
+)
 def test_a_benchmark_runs_and_finds_what_it_compares_equal(name: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *TINY[name]]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

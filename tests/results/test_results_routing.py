@@ -146,13 +146,14 @@ def test_divergence_needs_two_domains_of_the_same_report_and_layer() -> None:
     assert (found.layer, found.step, found.load) == (0, 10, jensen_shannon([ONE, EVEN]))
 
 
-def _write_routing(storage: Path, key: str, reports: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]) -> None:
-    """`reports`: (split, step) to domain to the experts' load; gates are half way to an even load, and 10 % is dropped."""
+def _write_routing(storage: Path, key: str, *layers: Mapping[tuple[str, int], Mapping[str, Sequence[float]]]) -> None:
+    """Of each layer: (split, step) to domain to the experts' load; gates are half way to an even load, and 10 % is dropped."""
     rows = [
         {
-            "trial_key": key, "attempt": 1, "step": step, "split": split, "domain": domain, "layer": 0, "expert": expert,
+            "trial_key": key, "attempt": 1, "step": step, "split": split, "domain": domain, "layer": layer, "expert": expert,
             "load_share": share, "mean_gate": (share + 1 / len(load)) / 2, "dropped_share": 0.1,
         }
+        for layer, reports in enumerate(layers)
         for (split, step), domains in reports.items()
         for domain, load in domains.items()
         for expert, share in enumerate(load)
@@ -247,6 +248,16 @@ def test_divergence_is_drawn_over_training_or_where_that_is_a_point_by_mixture(r
     _write_routing(routed, KEYS[80], {("val", 750): tested, ("test", 750): tested})
     by_mixture = draw_figure(Ledger(routed), "divergence")[0].to_dict()["vconcat"][0]
     assert by_mixture["spec"]["layer"][0]["encoding"]["x"]["sort"] == ["20:80", "80:20"]
+
+
+def test_where_in_the_model_the_domains_part_is_drawn_by_layer(routed: Path) -> None:
+    with pytest.raises(QueryError, match="no trial of grid-1 has routed two domains through several expert layers; run one"):
+        draw_figure(Ledger(routed), "specialisation")
+    alike, apart = {"squad": EVEN, "bioasq": EVEN}, {"squad": ONE, "bioasq": (0.0, 1.0, 0.0, 0.0)}
+    _write_routing(routed, KEYS[80], {("test", 750): alike}, {("test", 750): apart})
+    spec = draw_figure(Ledger(routed), "specialisation")[0].to_dict()
+    drawn = [(row["trial_key"], row["layer"], row["bits"]) for row in _values(spec, spec["vconcat"][0])]
+    assert drawn == [(KEYS[80], 0, 0.0), (KEYS[80], 1, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["routing", "divergence"])
