@@ -96,9 +96,10 @@ def _lose_one(what: str, cluster: Any, nodes: dict[str, Any], folder: Path) -> A
     command = [sys.executable, "-m", "orchestrator.run", "grid", *arguments]
     ledger = Ledger(folder / "storage", must_exist=False)
     with (folder / "said").open("wb") as said, subprocess.Popen(command, stderr=said, cwd=_ROOT) as driver:
-        while driver.poll() is None and not (rows := ledger.sql("SELECT node_id FROM attempts").to_pylist()):
-            time.sleep(0.5)
-        time.sleep(1)  # into its reports
+        rows: list[dict[str, Any]] = []
+        while driver.poll() is None and not rows:  # until its first report
+            time.sleep(0.2)
+            rows = ledger.sql("SELECT DISTINCT node_id FROM attempts JOIN reports USING (trial_key)").to_pylist()
         [row] = rows
         gone_at = datetime.now(UTC)
         if what == "killed":

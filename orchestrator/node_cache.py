@@ -3,9 +3,10 @@
     <storage>/<kind>/<name>.json      what belongs to a bundle, each file with its SHA-256; written last
     <storage>/<kind>/<name>/...       its files
     <cache>/<kind>/<name>/...         a copy of them, there completely or not at all
+    <cache>/files/...                 a copy of a file by itself
 
-A bundle's name is made from its content, so a copy never goes stale. The cache is `$SWEEPS_CACHE`, else `expert-sweeps` in
-`$XDG_CACHE_HOME` or `~/.cache`; what is in it can be removed whenever no sweep runs.
+A bundle's name is made from its content, and the copy of a file by itself is named by its version: none goes stale. The cache
+is `$SWEEPS_CACHE`, else `expert-sweeps` in `$XDG_CACHE_HOME` or `~/.cache`; all of it can be removed whenever no sweep runs.
 """
 
 from __future__ import annotations
@@ -74,19 +75,24 @@ def fetch_bundle(storage: ObjectStorage, name: str) -> Path:
 
 
 def fetch_file(storage: ObjectStorage, name: str) -> Path:
-    """A file of the storage that never changes, in the cache, fetched by whoever comes first while others wait.
+    """A file of the storage as it is now, in the cache, fetched by whoever comes first while others wait.
 
     Raises:
         FileNotFoundError: the storage has no such file.
         OSError: it could not be fetched.
     """
-    target = cache_folder() / name
+    path = storage.path(name)
+    version = storage.stamp(path)
+    if version is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{storage}/{name}")
+    told = hashlib.sha256(f"{path} {version}".encode()).hexdigest()[:32]  # another storage's file of that name is another
+    target = cache_folder() / "files" / f"{told}{PurePosixPath(name).suffix}"
     if target.exists():
         return target
     with _locked(target):
         if not target.exists():
             arriving = target.with_name(f".{target.name}.arriving")
-            storage.fetch(storage.path(name), arriving)
+            storage.fetch(path, arriving)
             arriving.replace(target)
     return target
 

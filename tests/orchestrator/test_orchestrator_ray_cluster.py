@@ -1,7 +1,6 @@
-"""A sweep on a cluster of several nodes, all of them processes of this machine: one is killed under a trial.
+"""Sweeps on a cluster of several nodes, all of them processes of this machine: one is killed under a trial, or told to go.
 
-Everything waits for events. A trial hangs on purpose on whichever node comes to its third report first, so that there is
-something to lose there.
+Everything waits for events. Trials hang or crawl on purpose from their third report on, so that there is something to lose.
 """
 
 import os
@@ -34,38 +33,50 @@ FAST_HEALTH_CHECKS = {
 }
 
 
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    """Ray's home and folder; short, since its sockets lie below it."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+TRIALS: dict[str, Any] = {
+    "trainables": ["distilbert"],
+    "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "evaluation": {"validation_examples": 4, "test_examples": 4, "reports_per_epoch": REPORTS // 2},
+    "mixture_size": 100,
+    "recovery": {"checkpoint_seconds": 0, "max_retries": 0},  # an attempt that counts as a failure fails the trial
+}
 
 
-@pytest.fixture
-def cluster(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that runs no trials; nodes take the environment that they are added in."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that runs no trials."""
+    scratch = Path(tempfile.mkdtemp(prefix="ray-"))  # Ray's home and folder; short, since its sockets lie below it
     environment = {
         "HOME": str(scratch),
         "RAY_TMPDIR": str(scratch),
         "RAY_AUTH_MODE": "disabled",
         "RAY_raylet_start_wait_time_s": "120",  # as many seconds as a loaded machine may need
         "PYTHONPATH": os.pathsep.join([str(FAULTY_SITE), str(Path.cwd())]),
-        "SWEEP_FAULT_COUNT": str(scratch / "faults-counted"),
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST_HEALTH_CHECKS}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster
-    cluster.shutdown()
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST_HEALTH_CHECKS}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        yield cluster
+        cluster.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
-def add_node(cluster: Any) -> Any:
-    """A node with room for one trial."""
-    return cluster.add_node(num_cpus=1)
+@pytest.fixture
+def add_node(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Adds a node with room for one trial, on which trials go wrong in this way; all are gone after the test."""
+    monkeypatch.setenv("SWEEP_FAULT_COUNT", str(tmp_path / "faults-counted"))
+
+    def add(fault: str = "") -> Any:
+        monkeypatch.setenv("SWEEP_FAULT", fault)  # nodes take the environment that they are added in
+        return cluster.add_node(num_cpus=1)
+
+    yield add
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
 
 
 class Sweep:
@@ -105,19 +116,15 @@ class Sweep:
 
 
 def test_a_sweep_survives_a_killed_node(
-    cluster: Any, tmp_path: Path, preset_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    cluster: Any,
+    add_node: Callable[..., Any],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SWEEP_FAULT", "hang::3")
     monkeypatch.setenv("SWEEP_FAULT_TIMES", "1")
-    nodes = {node.node_id: node for node in (add_node(cluster), add_node(cluster))}
-    preset = preset_file(
-        trainables=["distilbert"],
-        shares=[0, 60, 100],
-        training={"epochs": 2, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
-        evaluation={"validation_examples": 4, "test_examples": 4, "reports_per_epoch": REPORTS // 2},
-        mixture_size=100,
-        recovery={"checkpoint_seconds": 0, "max_retries": 0},  # an attempt that counts as a failure fails the trial
-    )
+    nodes = {node.node_id: node for node in (add_node("hang::3"), add_node("hang::3"))}
+    preset = preset_file(**TRIALS, shares=[0, 60, 100])
     with Sweep(cluster, preset, tmp_path / "storage", tmp_path / "said") as sweep:
         # The first trial to come so far hangs, so whatever completes does so on the other node.
         sweep.wait_for(lambda: "completed in" in sweep.said)
@@ -138,3 +145,42 @@ def test_a_sweep_survives_a_killed_node(
     assert per_trial == NUM_TRIALS * [{"rows": REPORTS, "steps": REPORTS}]
     started = [row["trial_key"] for row in sweep.rows("SELECT trial_key FROM attempts ORDER BY started_at")]
     assert started.index(hung["trial_key"], 1 + started.index(hung["trial_key"])) < len(started) - 2, "it queued behind all"
+
+
+def test_a_trial_whose_node_is_told_to_go_makes_a_checkpoint_and_goes_on_elsewhere(
+    cluster: Any, add_node: Callable[..., Any], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    """Told as docs/cluster.md says, as after a spot machine's notice."""
+    leaving, staying = add_node("crawl::3"), add_node()
+    with Sweep(cluster, preset_file(**TRIALS, shares=[60]), tmp_path / "storage", tmp_path / "said") as sweep:
+        on_leaving = f"SELECT trial_key FROM attempts WHERE node_id = '{leaving.node_id}'"
+        [told] = sweep.wait_for(lambda: sweep.rows(f"{on_leaving} AND trial_key IN (SELECT trial_key FROM reports)"))
+        drain = [
+            Path(sys.executable).with_name("ray"),
+            "drain-node",
+            "--address",
+            cluster.address,
+            "--node-id",
+            leaving.node_id,
+        ]
+        why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot notice"]
+        subprocess.run([*drain, *why, "--deadline-remaining-seconds", "120"], check=True)
+        sweep.wait_for(lambda: "its worker was told to end; trying again" in sweep.said)
+        sweep.wait_for(lambda: "raylet" not in dict(leaving.live_processes()))  # Ray takes the node out once it is empty
+        assert sweep.driver.wait(timeout=PATIENCE) == 0, sweep.said
+
+    attempts = sweep.rows("SELECT trial_key, node_id, status, failure_class, resumed_step FROM attempts WHERE attempt = 2")
+    assert attempts == [
+        {
+            "trial_key": told["trial_key"],
+            "node_id": staying.node_id,
+            "status": "completed",
+            "failure_class": None,
+            "resumed_step": attempts[0]["resumed_step"],
+        }
+    ]
+    assert attempts[0]["resumed_step"] > 0
+    ended = sweep.rows("SELECT node_id, trial_key, failure_class FROM attempts WHERE status <> 'completed'")
+    assert ended == [{"node_id": leaving.node_id, "trial_key": told["trial_key"], "failure_class": "preempted"}]
+    per_trial = sweep.rows("SELECT count(*) AS rows, count(DISTINCT step) AS steps FROM reports GROUP BY trial_key")
+    assert per_trial == 2 * [{"rows": REPORTS, "steps": REPORTS}]

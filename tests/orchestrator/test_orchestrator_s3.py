@@ -15,7 +15,7 @@ import pytest
 from s3_server import KEY, SECRET, S3Server
 
 from orchestrator.errors import StorageError
-from orchestrator.node_cache import add_bundle, fetch_bundle, publish_bundle
+from orchestrator.node_cache import add_bundle, fetch_bundle, fetch_file, publish_bundle
 from orchestrator.node_files import node_files
 from orchestrator.record import LedgerWriter
 from orchestrator.sweep import check_writable
@@ -213,6 +213,53 @@ def test_of_many_trials_on_a_node_one_fetches(
         [folder] = set(pool.map(lambda _: fetch_bundle(open_storage(s3), "prepared/abc"), range(8)))
     assert (folder / "deep" / "file").read_bytes() == b"features" * 1000
     assert sum(request.endswith("prepared/abc/deep/file") for request in s3_server.requests) == 1
+
+
+def test_a_file_is_fetched_once_and_again_when_it_is_another(s3: str, s3_server: S3Server) -> None:
+    storage, other = open_sweep_storage(s3), open_sweep_storage(f"s3://{s3_server.new_bucket()}/of/ours")
+    name = "checkpoints/t/final.safetensors"
+    for each, content in ((storage, b"weights"), (other, b"others'")):
+        each.write(each.path(name), content)
+    s3_server.requests.clear()
+    with ThreadPoolExecutor(8) as pool:
+        [file] = set(pool.map(lambda _: fetch_file(storage, name), range(8)))
+    assert file.read_bytes() == b"weights"
+    assert sum(request.startswith("GET") and request.endswith(name) for request in s3_server.requests) == 1
+    assert fetch_file(other, name).read_bytes() == b"others'"
+    storage.write(storage.path(name), b"trained again")
+    assert fetch_file(storage, name).read_bytes() == b"trained again"
+    storage.remove(storage.path(name))
+    with pytest.raises(FileNotFoundError, match=r"final\.safetensors"):
+        fetch_file(storage, name)
+
+
+@pytest.mark.timeout(600)
+def test_a_node_fetches_the_weights_that_its_trials_begin_from_once(
+    s3: str,
+    s3_server: S3Server,
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+    elsewhere: Callable[[], None],
+) -> None:
+    """Two ensembles on one node over two experts that another node has trained."""
+    ensembles = {"trainables": ["gated_ensemble:logits", "gated_ensemble:probabilities"], "shares": [60]}
+    grid = ["grid", "--preset", str(preset_file(**{**TWO_TRIALS, **ensembles})), "--backend", "inline", "--yes", "--storage"]
+    code, _, said = cli(*grid, s3, "--max-trials", "2")
+    assert code == 0, said
+    experts = {
+        row["trial_key"] for row in Ledger(s3).sql("SELECT trial_key FROM trials WHERE status = 'completed'").to_pylist()
+    }
+    elsewhere()
+    s3_server.requests.clear()
+    code, _, said = cli(*grid, s3)
+    assert code == 0, said
+    fetched = [
+        path.split("/")[-2] for path in s3_server.requests if path.startswith("GET") and path.endswith("final.safetensors")
+    ]
+    assert sorted(fetched) == sorted(experts)
+    assert cli(*grid, str(tmp_path / "folder"))[0] == 0
+    assert measured(s3) == measured(tmp_path / "folder")
 
 
 def test_a_bundle_that_is_not_whole_or_not_as_published_is_not_used(
