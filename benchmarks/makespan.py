@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from step_log import clocked, read_steps
 
 from results.ledger import Ledger
 from results.spending import load_spending
@@ -53,12 +54,10 @@ def main() -> None:
 def _run(storage: Path, seeds: list[int]) -> tuple[float, list[float]]:
     """Wall seconds of the whole command, and of each training step."""
     log = storage / "steps"
-    paths = os.pathsep.join([str(ROOT / "benchmarks" / "step_clock"), str(ROOT)])
     command = [sys.executable, "-m", "orchestrator.run", "grid", "--yes", "--set", f"seeds={seeds}", "--storage", str(storage)]
     began = time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": paths, "STEP_CLOCK": str(log)}
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment)
-    return time.perf_counter() - began, [float(line) for line in log.read_text(encoding="ascii").splitlines()]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **clocked(ROOT, log)})
+    return time.perf_counter() - began, [step.seconds for step in read_steps(log)]
 
 
 if __name__ == "__main__":
