@@ -1,17 +1,19 @@
-"""What a sweep costs beside its training steps: ours, Ray Tune (default, and with actors used again), Optuna, Syne Tune, Hydra, a shell.
+"""What a sweep costs beside its training steps: ours, two of Ray Tune, Optuna, Syne Tune, Hydra, a shell loop.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install -c constraints.txt 'ray[tune]' optuna syne-tune hydra-core \
-        hydra-joblib-launcher transformers accelerate torch     # optional; without it those sides that this Python has
+    python -m venv /tmp/peers           # optional, as far as this Python lacks them; never into the project's own environment
+    /tmp/peers/bin/pip install -c constraints.txt torch==2.13.0 transformers accelerate 'ray[tune]' optuna
+    /tmp/peers/bin/pip install -c constraints.txt syne-tune hydra-core hydra-joblib-launcher
     PEERS_PYTHON=/tmp/peers/bin/python python benchmarks/overhead.py
 
-48 trials that do nothing but report (they import nothing on any side; our workers import torch all the same), and 24 tiny ones:
-the embedded encoder, five steps, validation and test, weights saved. Two slots of one CPU and one torch thread, the shell's by
-`xargs -P 2`. The others train with `transformers.Trainer`, tokenising and loading the model for each trial, and evaluate only
-losses; ours decodes answers, scores them and records everything. All read the same rows and take the same number of steps, whose
-seconds each process measures (`step_log`); the rest is overhead. Optuna's two threads share an interpreter, so that each step
-also waits for the other thread, and these seconds are not counted as overhead.
+48 trials that do nothing but report (they import nothing on any side; our workers import torch all the same), and 24 tiny
+ones: the embedded encoder, five steps, validation and test, weights saved. Two slots of one CPU and one torch thread, the
+shell's by `xargs -P 2`. The others train with `transformers.Trainer`, tokenise and load the model for each trial, and evaluate
+losses alone; ours decodes answers, scores them and records everything. All read the same rows and take the same number of
+steps, whose seconds each process measures (`step_log`); the rest is overhead. The loss of a validation or test, which all sides
+are to measure, is overhead too. Optuna's two threads share an interpreter: its steps also wait for the other thread, and these
+seconds are not counted.
 
-Goals: a thirtieth of Ray Tune's overhead a trial, a fifth of it with actors used again, 50 ms between a trial's last step and the
+Goals: a thirtieth of Ray Tune's overhead a trial, a fifth of it with actors used again, 50 ms from a trial's last step to the
 next one's first on a warm worker, and the first step within 1.3 times what starting Ray and importing takes.
 """
 

@@ -1,4 +1,6 @@
-"""The other sides of `overhead.py`, each as its documentation shows it: `python overhead_peers.py SIDE KIND ROWS TRIALS FOLDER`.
+"""The other sides of `overhead.py`, each as its documentation shows it.
+
+    python overhead_peers.py SIDE KIND ROWS TRIALS FOLDER
 
 Run by the Python that has them. Imports nothing of this project but what the plain script does.
 """
@@ -51,7 +53,10 @@ def _tune(trainable: Any, trials: int, folder: str, **settings: Any) -> None:
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={"number": tune.grid_search(list(range(trials)))},
         tune_config=tune.TuneConfig(metric="loss", mode="min", **settings),
-        run_config=tune.RunConfig(storage_path=folder),
+        run_config=tune.RunConfig(
+            storage_path=folder,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the model is saved
+        ),
     )
     ended = tuner.fit()
     assert not ended.errors, ended.errors[0]

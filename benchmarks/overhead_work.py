@@ -52,16 +52,16 @@ def make_work(folder: Path, noop_trials: int, tiny_trials: int) -> list[Work]:
     for name in _PACKAGES:
         shutil.copytree(_ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(_ROOT / "benchmarks" / "overhead_noop", tree / "trainables" / "noop")
-    presets = {"no-op": folder / "noop.yaml", "tiny": folder / "tiny.yaml"}
-    for (kind, preset), trainable in zip(presets.items(), ("noop", "distilbert"), strict=True):
+    presets = {trainable: folder / f"{trainable}.yaml" for trainable in ("noop", "distilbert")}
+    for trainable, preset in presets.items():
         preset.write_text(_PRESET.replace("TRAINABLE", trainable), encoding="utf-8")
-    [trial] = plan_grid(load_preset(str(presets["tiny"]), (), 1), str(folder / "storage")).trials
+    [trial] = plan_grid(load_preset(str(presets["distilbert"]), (), 1), str(folder / "storage")).trials
     task = open_task(trial.config, trial.data, folder / "prepared")
     steps = len(task.batches(epoch=0, seed=trial.seed))
     settings = trial.config.training.model_dump(mode="json")
     rows.write_text(json.dumps({"encoder": str(ENCODER_PATH), **settings, **_rows_of(task)}), encoding="utf-8")
-    tiny = Work("tiny", tiny_trials, steps, tree, presets["tiny"], rows)
-    return [tiny._replace(kind="no-op", trials=noop_trials, steps=1, preset=presets["no-op"]), tiny]
+    tiny = Work("tiny", tiny_trials, steps, tree, presets["distilbert"], rows)
+    return [tiny._replace(kind="no-op", trials=noop_trials, steps=1, preset=presets["noop"]), tiny]
 
 
 def _rows_of(task: Task) -> dict[str, Any]:

@@ -229,8 +229,16 @@ class RayBackend:
 
 def param_space(settings: RunSettings, known: Sequence[Trial] | None) -> dict[str, Any]:
     """What Tune makes trials of: those that are known, in their order; else a searcher brings them."""
-    trials = {"trial": tune.grid_search([trial.to_json() for trial in known])} if known else {}
+    trials = {"trial": tune.grid_search(_Uncopied(trial.to_json() for trial in known))} if known else {}
     return {"settings": settings, **trials}
+
+
+class _Uncopied(list[dict[str, Any]]):
+    """A grid's values. Of any other list Tune makes a deep copy for each of its values, before the first trial starts: with a
+    thousand trials minutes. What it takes out of the list it copies then."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
+        return self
 
 
 def _check_all_ran(planned: set[str], ran: list[str]) -> None:

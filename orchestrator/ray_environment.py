@@ -11,6 +11,7 @@ __all__ = ["set_ray_environment"]
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they double the time to a first result; the ledger has it all
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: KeyboardInterrupt
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # seconds between snapshots of Tune's state, which nothing reads
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they go to the ledger, and to the user in our words
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -3,6 +3,7 @@
 Tune's own objects, without a Ray.
 """
 
+import copy
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,12 @@ def test_tune_makes_its_trials_in_the_order_of_the_work(tmp_path: Path) -> None:
         storage=tmp_path, sweep_id="grid-1", run_id="r", cpus=1, gpus=0, memory_bytes=None, recovery=Recovery()
     )
     space = param_space(settings, work.known)
-    assert [variant["trial"]["seed"] for _, variant in generate_variants(space)] == [3, 2, 1, 0]
+    variants = [variant for _, variant in generate_variants(space)]
+    assert [variant["trial"]["seed"] for variant in variants] == [3, 2, 1, 0]
+    # Tune copies the space once a trial: were all trials in each copy, a thousand of them would take it a minute.
+    assert copy.deepcopy(space)["trial"]["grid_search"] is space["trial"]["grid_search"]
+    variants[0]["trial"]["seed"] = 7
+    assert space["trial"]["grid_search"][0]["seed"] == 3
 
 
 def test_a_trial_that_was_under_way_goes_before_those_that_have_not_begun(tune_trials: list[TuneTrial]) -> None:
