@@ -55,11 +55,11 @@ def expected_seconds(trials: Sequence[Trial], storage: StorageLike) -> dict[str,
     past = {_kind(row): row for row in reversed(Ledger(storage, must_exist=False).sql(_PAST).to_pylist())} if trials else {}
     found = {}
     for trial in trials:
-        model = trial.config.model.model_dump()
+        model = trial.config.model
         kind = (
             trial.trainable,
-            model.get("n_layers"),
-            model.get("num_experts"),
+            getattr(model, "n_layers", None),
+            getattr(model, "num_experts", None),
             trial.data.encoder,
             trial.config.training.max_length,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -48,7 +48,7 @@ class Plan:
         """Trials of the whole sweep, of a search at most."""
         return len(self.trials) if self.search is None else max(len(self.trials), self.search.num_trials)
 
-    @property
+    @cached_property
     def sweep_id(self) -> str:
         """The same trials are the same sweep, so that the same command again goes on where it was; so is the same search."""
         if self.search is not None:
@@ -66,9 +66,10 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     """
     data = pinned(resolve_data(preset, storage))  # workers read what was planned, whatever the hub's main branch becomes
     fingerprint, data = data_fingerprint(data), node_files(storage).adopt(data)
+    cells = list(_cells(preset, data, fingerprint))  # settings are checked once: a seed changes none
     trials: dict[str, Trial] = {}
     for seed in preset.seeds:
-        for trial in _of_seed(preset, seed, data, fingerprint):
+        for trial in (cell.with_seed(seed) for cell in cells):
             for each in (*_ancestors(trial), trial):
                 trials.setdefault(each.key, each)
     if not trials:
@@ -76,9 +77,9 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
 
 
-def _of_seed(preset: Preset, seed: int, data: DataSpec, fingerprint: str) -> Iterator[Trial]:
-    """The mixture grid of the trainables as the preset sets them, then that of every point of its spaces."""
-    cells = partial(mixture_grid, shares=preset.shares, orders=preset.orders, seeds=[seed])
+def _cells(preset: Preset, data: DataSpec, fingerprint: str) -> Iterator[Trial]:
+    """The mixture grid of the trainables as the preset sets them, then that of every point of its spaces; all with seed 0."""
+    cells = partial(mixture_grid, shares=preset.shares, orders=preset.orders, seeds=[0])
     for cell in cells(trainables=preset.trainables):
         yield make_trial(preset, cell, data, fingerprint)
     for name in preset.spaces:

@@ -78,7 +78,7 @@ def blocked(plan: Plan, known: Mapping[str, Standing], retry: Iterable[str] = ()
     again = set(retry)
     failed = {key for key, how in known.items() if how.is_failed and key not in again}
     found: dict[str, str] = {}
-    for trial in plan.trials:  # parents come before their children
+    for trial in plan.trials if failed else ():  # parents come before their children
         causes = [found.get(key, key) for key in trial.parent_keys if key in failed or key in found]
         if causes and not (trial.key in known and known[trial.key].is_done):
             found[trial.key] = causes[0]

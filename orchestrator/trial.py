@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,10 @@ class Trial:
         share = self.config.mixture.share
         seed = f" seed {self.seed}" if self.seed else ""
         return f"{self.label} {share}:{100 - share} {self.config.mixture.order}{seed}"
+
+    def with_seed(self, seed: int) -> Trial:
+        """The same with another seed, what it begins from too."""
+        return replace(self, seed=seed, parents=tuple(parent.with_seed(seed) for parent in self.parents))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same trial."""

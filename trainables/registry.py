@@ -9,6 +9,7 @@ import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ class TrainableSettings:
 
 def names() -> list[str]:
     """All trainables, sorted."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py"))
+    return list(_names())
+
+
+@cache  # a plan asks for every one of its trials
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py")))
 
 
 def settings_of(name: str) -> TrainableSettings:
@@ -47,7 +53,7 @@ def settings_of(name: str) -> TrainableSettings:
     Raises:
         ValueError: there is no such trainable.
     """
-    known = names()
+    known = _names()
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -11,9 +11,10 @@ import pytest
 
 from orchestrator.errors import PlanError, SweepError
 from orchestrator.frozen import check_current, load_plan, write_plan
-from orchestrator.plan import Plan, plan_grid
+from orchestrator.plan import Plan, make_trial, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.trial import Trial, canonical_json
+from search_spaces.mixture_grid import mixture_grid
 from trainables.data.errors import DataError
 from trainables.data.spec import DataSpec, DomainSpec
 from trainables.distilbert.config import Config
@@ -170,6 +171,17 @@ def test_parents_are_planned_before_their_children_and_are_trials_of_the_grid(tm
     assert one.config.training.learning_rate == 1e-3
     assert one.parents[0].config.training.learning_rate == 5e-4
     assert replace(one, parents=one.parents[:1]).key != one.key
+
+
+def test_a_trial_of_any_seed_is_what_its_settings_make_with_that_seed(tmp_path: Path) -> None:
+    preset = load_preset("embedded", ["trainables=[gated_ensemble:logits, exbert:tuned]", "seeds=[3, 0]"])
+    planned = plan_grid(preset, tmp_path).trials
+    cells = mixture_grid(trainables=preset.trainables, shares=preset.shares, orders=preset.orders, seeds=preset.seeds)
+    made = [make_trial(preset, cell, planned[0].data, planned[0].data_fingerprint) for cell in cells]
+    parents = {parent.key: parent for trial in made for parent in trial.parents}
+    assert len(parents) == 2 * 2  # one on each domain alone, for either seed
+    assert [trial for trial in planned if trial.key not in parents] == made
+    assert {trial.key: trial for trial in planned if trial.key in parents} == parents
 
 
 def test_experts_drawn_again_are_told_from_the_baseline(tmp_path: Path) -> None:
