@@ -37,7 +37,7 @@ app.add_typer(tables, name="table")
 _FIGURES = (
     "Of a grid: fig2 | fig3 | fig6. "
     "Of a search: fig4 | fig5 | history | intermediate | rungs | importance | parallel | slice | contour. "
-    "Of either: routing | divergence | specialisation | efficiency | parameters | spending."
+    "Of either: ranking | routing | divergence | specialisation | efficiency | parameters | spending."
 )
 
 

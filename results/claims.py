@@ -141,6 +141,8 @@ VARIANT_CLAIMS = (
                  base={"model.routing_input": "token"}, other={"model.routing_input": "sentence"}, published=_WORSE),
     _of_adapters("large batches are no better", "small batches are stable", "sensitivity", claims_variants.extremes,
                  setting="training.batch_size", published=_WORSE),
+    _of_adapters("long training hurts", "beyond 5,000 steps", "sensitivity", claims_variants.extremes,
+                 setting="training.epochs", published=_WORSE),
     _of_adapters("large rates are no better", "small rates are stable", "sensitivity", claims_variants.extremes,
                  setting="training.learning_rate", published=_WORSE),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from results.grid import load_grid
 from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
 from results.naming import one_of
+from results.ranking_figure import ranking
 from results.routing import load_routing
 from results.routing_figures import divergence, expert_loads, specialisation
 from results.search import Search, load_search
@@ -36,6 +37,7 @@ SEARCH_FIGURES: dict[str, Callable[[Search], Chart]] = {
     "contour": contour,
 }
 LEDGER_FIGURES: dict[str, Callable[[Ledger, str | None], Chart]] = {
+    "ranking": lambda ledger, sweep_id: ranking(load_grid(ledger, sweep_id), ledger),
     "routing": lambda ledger, sweep_id: expert_loads(load_routing(ledger, sweep_id)),
     "divergence": lambda ledger, sweep_id: divergence(load_routing(ledger, sweep_id)),
     "specialisation": lambda ledger, sweep_id: specialisation(load_routing(ledger, sweep_id)),

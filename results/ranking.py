@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from results import paper
 from results.cell_intervals import CellIntervals
+from results.comparisons import noise_floor
 from results.grid import Grid, GridTrial, ratio
 from results.ledger import Ledger
 
@@ -52,6 +53,7 @@ def ranking_table(ledger: Ledger, grid: Grid) -> tuple[pa.Table, list[str]]:
     named = ", ".join(f"{ratio(share)} {order}" for share, order in sorted(cells))
     shown = named if len(cells) <= _MOST_NAMED else f"{len(cells)} mixtures that all have"
     notes = [f"EM in percent on the test sets, trained on {shown}; {intervals.words}"]
+    notes.append(noise_floor(grid).describe())
     notes.append("parameters and hours are of the model's own trial, without those that it begins from")
     notes += [f"not trained on these, and left out: {', '.join(left_out)}"] if left_out else []
     return pa.Table.from_pylist([{"rank": place, **row} for place, row in enumerate(rows, 1)], schema=schema), notes

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.ranking import ranking_text
-from results.report_frame import Section, Subject, html_table
+from results.ranking_figure import draw_ranking
+from results.report_frame import Figure, Section, Subject, html_table
 
 __all__ = ["ranking_section"]
 
@@ -18,6 +19,8 @@ _FAMILIES = {
     "adapters": "Adapters and their mixtures",
 }
 """Titles; a family without one goes by its name."""
+
+_ABOUT = "Points: mean exact match of each model against the parameters that it trains, and against its hours of training."
 
 _LEAST = 2
 """Variants that make a family."""
@@ -39,7 +42,8 @@ def ranking_section(subject: Subject) -> Section | None:
         html_table(ranking_text(table.filter(pc.or_(pc.equal(of_row, family), alone))), _FAMILIES.get(family, family))
         for family in families
     ]
-    return Section(name="ranking", title="Models ranked", values={"tables": tables, "notes": notes})
+    figures = {"ranking": Figure.of(draw_ranking(table), _ABOUT)}
+    return Section(name="ranking", title="Models ranked", values={"tables": tables, "notes": notes}, figures=figures)
 
 
 def _family(trainable: str) -> str:

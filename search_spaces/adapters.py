@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search_spaces.space import Choice, Space
 
-__all__ = ["adapters_lora", "adapters_molora", "adapters_mov", "adapters_routing", "adapters_sensitivity"]
+__all__ = ["adapters_lora", "adapters_molora", "adapters_mov", "adapters_routing", "adapters_sensitivity", "adapters_steps"]
 
 adapters_lora = Space(
     name="adapters_lora",
@@ -54,3 +54,11 @@ adapters_sensitivity = Space(
     fixed={"model.method": "mov", "model.rank": None},
 )
 """Batch size by learning rate: the paper finds small ones of both stable."""
+
+adapters_steps = Space(
+    name="adapters_steps",
+    trainable="adapters",
+    dimensions={"model.num_experts": Choice([2, 10]), "training.epochs": Choice([1, 2, 4, 8, 16])},
+    fixed={"model.method": "mov", "model.rank": None},
+)
+"""How long training pays: in the paper, more than 5,000 steps degrade."""
