@@ -101,6 +101,7 @@ def test_again_writes_only_what_changed_and_duplicates_nothing(storage: Path, tm
     assert [metric.step for metric in history] == [10, 20, 30, 40]
 
 
+@pytest.mark.slow
 def test_run_that_was_half_written_is_replaced(storage: Path, tmp_path: Path) -> None:
     target = f"sqlite:///{tmp_path}/mlflow.db"
     export_sweep(Ledger(storage), "mlflow", target)
@@ -109,6 +110,7 @@ def test_run_that_was_half_written_is_replaced(storage: Path, tmp_path: Path) ->
     assert len(_runs(target)) == NUM_TRIALS
 
 
+@pytest.mark.slow
 def test_experiment_that_was_deleted_comes_back(storage: Path, tmp_path: Path) -> None:
     target = f"sqlite:///{tmp_path}/mlflow.db"
     export_sweep(Ledger(storage), "mlflow", target)

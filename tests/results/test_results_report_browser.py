@@ -226,7 +226,7 @@ def test_everything_can_be_reached_by_keyboard(open_page: Open, page_file: Path)
     assert page.evaluate("document.activeElement.value") == "20"
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), pytest.param("dark", 390, marks=pytest.mark.slow)])
 def test_axe_finds_nothing(open_page: Open, page_file: Path, scheme: str, width: int) -> None:
     page = open_page(page_file, color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce")
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
@@ -285,7 +285,8 @@ def test_watched_page_says_its_age_and_follows_the_file(open_page: Open, tmp_pat
     assert page.locator("#shown").text_content() == "4 of 24 trials"
 
 
-@pytest.mark.parametrize("num_trials", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_trials", [1000, 10_000])
 def test_many_trials_are_drawn_in_time(open_page: Open, tmp_path: Path, num_trials: int) -> None:
     storage = large_ledger(tmp_path, num_trials)
     path = tmp_path / "report.html"

@@ -35,7 +35,7 @@ def some_diverge(failed: Callable[[str], Exception]) -> Callable[[Trial, float],
     return loss
 
 
-@pytest.mark.parametrize(("variant", "slots"), [("stopping", 2), ("promotion", 3)])
+@pytest.mark.parametrize(("variant", "slots"), [pytest.param("stopping", 2, marks=pytest.mark.slow), ("promotion", 3)])
 def test_at_every_moment_the_ledger_alone_gives_the_search_as_it_is(
     plan_of: Plans,
     driver: Drivers,
