@@ -8,13 +8,14 @@ from shutil import copytree
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from storage_faults import file_size_limit
 from trainable_case import TrainableCase
 
 from trainables.config import QAConfig
 from trainables.contract import DivergedError, Interrupted, Report, TrialContext
 from trainables.training.checkpoints import newest_step
+from trainables.training.state_files import write_tensors
 from trainables.training.task import open_task
 
 NUM_STEPS = 6  # of the tiny trial
@@ -205,4 +206,4 @@ def spoil(weights: Path, token: int, target: Path) -> None:
     tensors = load_file(weights)
     (name,) = [name for name in tensors if name.endswith("word_embeddings.weight")]
     tensors[name][token] = torch.nan
-    save_file(tensors, target, metadata={"format": "pt"})
+    write_tensors(target, tensors, {"format": "pt"})

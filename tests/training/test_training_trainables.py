@@ -1,5 +1,6 @@
 """The contract suite for each trainable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from trainables.config import QAConfig
 from trainables.contract import Parent, TrialContext
+from trainables.data.errors import DataError
 from trainables.data.spec import DataSpec
 from trainables.registry import settings_of, train_function
 from trainables.training.checkpoints import FINAL_WEIGHTS
@@ -127,6 +129,15 @@ class TestDistilbertFromAMixedParent(BehaviourContract):
         before, after = (load_file(path) for path in (context.parents[0].weights, context.checkpoint_dir / FINAL_WEIGHTS))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def test_weights_that_were_damaged_are_not_begun_from(self, tiny: QAConfig, context: TrialContext, tmp_path: Path) -> None:
+        [parent] = context.parents
+        damaged = bytearray(parent.weights.read_bytes())
+        damaged[-1] ^= 1
+        (tmp_path / "damaged.safetensors").write_bytes(damaged)
+        broken = replace(context, parents=(replace(parent, weights=tmp_path / "damaged.safetensors"),))
+        with pytest.raises(DataError, match=rf"weights of {parent.key}, .* its checksum does not match; put them back"):
+            list(self.reports(tiny, broken))
 
 
 class TestGatedEnsemble(TrainableContract):
