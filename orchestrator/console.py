@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections import Counter, defaultdict
 from dataclasses import asdict
 
@@ -14,8 +13,6 @@ from rich.table import Table
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.failures import FREE
 from orchestrator.forecast import Forecast
-from orchestrator.frozen import sweep_dir
-from orchestrator.lease import holder_of
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
 from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
@@ -29,7 +26,6 @@ __all__ = [
     "TALK",
     "conclude",
     "cost_line",
-    "count_statuses",
     "describe_counts",
     "forecast_line",
     "resume_command",
@@ -169,22 +165,11 @@ def forecast_line(expected: Forecast) -> str:
     return f"{epochs}; about {duration(expected.wall_seconds)} at {expected.slots} at a time{gpus}"
 
 
-def count_statuses(plan: Plan, storage: StorageLike) -> dict[str, int]:
-    """How many trials of the plan have which status."""
-    known = statuses(storage, (trial.key for trial in plan.trials))
-    planned = Standing("planned")
-    waiting = blocked(plan, known)
-    found = ["blocked" if trial.key in waiting else known.get(trial.key, planned).status for trial in plan.trials]
-    found += ["planned"] * (plan.num_trials - len(found))  # that a search has not suggested yet
-    if holder_of(sweep_dir(storage, plan.sweep_id) / "driver", time.time()) is None:  # without a driver nothing runs
-        found = ["lost" if status == "running" else status for status in found]
-    return dict(Counter(found))
-
-
 def describe_counts(counts: dict[str, dict[str, int]], storage: StorageLike) -> list[str]:
     """One line for each sweep, and what the storage holds."""
     lines = [
-        f"{sweep_id}: " + ", ".join(f"{number} {status}" for status, number in sorted(by_status.items()))
+        f"{sweep_id}: "
+        + (", ".join(f"{number} {status}" for status, number in sorted(by_status.items())) or "the ledger has lost its plan")
         for sweep_id, by_status in counts.items()
     ]
     use = disk_use(storage)

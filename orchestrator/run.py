@@ -16,7 +16,8 @@ import typer
 
 from orchestrator import search_commands
 from orchestrator.cluster_commands import cluster_app
-from orchestrator.console import TALK, count_statuses, describe_counts, say, show_plan
+from orchestrator.console import TALK, describe_counts, say, show_plan
+from orchestrator.counts import count_statuses
 from orchestrator.errors import SweepError
 from orchestrator.frozen import check_current, sweep_dir, sweep_ids
 from orchestrator.launch import BackendName, launch
@@ -43,6 +44,7 @@ from orchestrator.preset import load_preset
 from orchestrator.stored_sweeps import (
     existing_storage,
     failed_keys,
+    known_sweep,
     load_sweep,
     readable_sweeps,
     sweep_storage,
@@ -197,13 +199,12 @@ def status(
     """
     root = existing_storage(storage)
     while True:
-        plans = (load_sweep(root, sweep_id),) if sweep_id else readable_sweeps(root, reversed(sweep_ids(root)))
-        counts = {plan.sweep_id: count_statuses(plan, root) for plan in plans}
+        counts = count_statuses(root, [known_sweep(root, sweep_id)] if sweep_id else reversed(sweep_ids(root)))
         if as_json:
             print(json.dumps(counts))
         elif counts:
             print("\n".join(describe_counts(counts, root)))
-        elif not sweep_ids(root):
+        else:
             say(f"no sweeps in {root} yet; start one with `python -m orchestrator.run grid`")
         if not watch or not any(holder_of(sweep_dir(root, each) / "driver", time.time()) for each in counts):
             return

@@ -13,7 +13,15 @@ from orchestrator.standing import statuses
 from orchestrator.sweep import work_of
 from results.storage import SweepStorage, open_sweep_storage
 
-__all__ = ["existing_storage", "failed_keys", "load_sweep", "readable_sweeps", "sweep_storage", "unfinished_sweeps"]
+__all__ = [
+    "existing_storage",
+    "failed_keys",
+    "known_sweep",
+    "load_sweep",
+    "readable_sweeps",
+    "sweep_storage",
+    "unfinished_sweeps",
+]
 
 
 def sweep_storage(storage: str) -> SweepStorage:
@@ -38,15 +46,20 @@ def failed_keys(plan: Plan, storage: SweepStorage) -> frozenset[str]:
     return frozenset(key for key, how in known.items() if how.is_failed)
 
 
-def load_sweep(storage: SweepStorage, sweep_id: str) -> Plan:
-    """The sweep as it was frozen. Raises SweepError, with the nearest id where there is none of that name."""
-    try:
-        return load_plan(storage, sweep_id)
-    except FileNotFoundError:
-        known = sweep_ids(storage)
+def known_sweep(storage: SweepStorage, sweep_id: str) -> str:
+    """The same id. Raises SweepError, with the nearest one, where there is no sweep of that name."""
+    known = sweep_ids(storage)
+    if sweep_id not in known:
         nearest = get_close_matches(sweep_id, known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are: {', '.join(known) or 'none'}"
-        raise SweepError(f"no sweep {sweep_id!r} in {storage}{hint}") from None
+        raise SweepError(f"no sweep {sweep_id!r} in {storage}{hint}")
+    return sweep_id
+
+
+def load_sweep(storage: SweepStorage, sweep_id: str) -> Plan:
+    """The sweep as it was frozen. Raises SweepError as `known_sweep`, and where its plan cannot be read."""
+    try:
+        return load_plan(storage, known_sweep(storage, sweep_id))
     except (ValueError, KeyError) as error:
         raise SweepError(
             f"sweep {sweep_id} cannot be read: {error}; run the sweep's own command again, which writes its plan anew "

@@ -1,5 +1,7 @@
 """Whatever the ledger of an interrupted sweep says, what is left to do completes it, and nothing done is done again."""
 
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import standing
+from orchestrator.counts import count_statuses
+from orchestrator.frozen import sweep_dir
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
 from orchestrator.record import EventLog, LedgerWriter, record_plan
-from orchestrator.standing import Standing, close_lost_attempts, mark_lost, statuses, unfinished
+from orchestrator.standing import Standing, blocked, close_lost_attempts, mark_lost, statuses, unfinished
 from orchestrator.worker import trial_lease
 from results.parts import attempt_part, read_attempts, write_part
 
@@ -99,6 +103,37 @@ def test_any_prefix_of_a_sweeps_history_leads_to_its_completion(plan: Plan, data
         assert unfinished(plan, statuses(history.storage, keys)) == []
         retried = unfinished(plan, statuses(history.storage, keys), retry=keys)
         assert {trial.key for trial in retried} == failed
+
+
+@pytest.fixture(scope="module")
+def stages(plan: Plan) -> Plan:
+    """Trials that begin from others, and from others that do."""
+    first, second, third, fourth = plan.trials
+    second = replace(second, parents=(first,))
+    third = replace(third, parents=(second,))
+    return replace(plan, trials=(first, second, third, replace(fourth, parents=(third, first)), replace(first, seed=1)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_counts_in_the_ledger_are_those_of_the_trials_one_by_one(stages: Plan, data: st.DataObject) -> None:
+    keys = [trial.key for trial in stages.trials]
+    lives = data.draw(st.lists(st.tuples(st.sampled_from(keys), st.sampled_from([*LIVES, *FINAL])), max_size=6))
+    with TemporaryDirectory() as folder:
+        history = History(stages, Path(folder))
+        for key, what in lives:
+            steps = {**LIVES, **FINAL}[what]
+            history.live(key, steps[: data.draw(st.integers(1, len(steps)))])
+        known = statuses(history.storage, keys)
+        waiting = blocked(stages, known)
+        expected = Counter("blocked" if key in waiting else known[key].status for key in keys)
+        dead = expected.pop("running", 0)  # nobody holds the sweep
+        expected += Counter({"lost": dead})
+        assert count_statuses(history.storage, [stages.sweep_id, "grid-other"]) == {stages.sweep_id: expected, "grid-other": {}}
+        driver = take_lease(sweep_dir(history.storage, stages.sweep_id) / "driver", wait=lambda: False)
+        assert isinstance(driver, Lease)
+        assert count_statuses(history.storage, [stages.sweep_id])[stages.sweep_id].get("running", 0) == dead
+        driver.release()
 
 
 @pytest.mark.parametrize(
