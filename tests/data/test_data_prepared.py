@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,35 @@ def test_a_second_preparation_builds_nothing(data: DataSpec, tmp_path: Path) -> 
     assert _prepare(data, folder) == names
     _open(data, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+
+
+_OPENS = """
+import sys
+from pathlib import Path
+from trainables.config import MixtureConfig
+from trainables.data.prepared import open_prepared
+from trainables.data.spec import DataSpec
+data, mixture = DataSpec.model_validate_json(sys.argv[1]), MixtureConfig.model_validate_json(sys.argv[2])
+opened = open_prepared(data, mixture, max_length=24, stride=6, prepared_dir=Path(sys.argv[3]))
+print(opened.training_windows(mixture).windows.tolist())
+print([name for name in ("pandas", "datasets", "transformers", "torch") if name in sys.modules])
+"""
+
+
+def test_opening_what_is_prepared_imports_nothing_that_takes_longer_than_it(data: DataSpec, tmp_path: Path) -> None:
+    windows = _open(data, tmp_path / "prepared").training_windows(MIXTURE).windows.tolist()
+    arguments = (data.model_dump_json(), MIXTURE.model_dump_json(), str(tmp_path / "prepared"))
+    done = subprocess.run([sys.executable, "-c", _OPENS, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(windows), "[]"]
+
+
+def test_columns_are_taken_in_any_order_and_across_files(data: DataSpec, tmp_path: Path) -> None:
+    pool = _open(data, tmp_path / "prepared").pool
+    ids = pool.column("id", np.arange(pool.num_examples))
+    chosen = np.random.default_rng(0).integers(pool.num_examples, size=200)
+    assert pool.column("id", chosen) == [ids[i] for i in chosen]
+    assert pool.column("id", chosen[::-2].astype(np.int32)) == [ids[i] for i in chosen[::-2]]
+    assert pool.column("id", []) == []
 
 
 def test_what_decides_a_prepared_file_is_in_its_name(data: DataSpec, tmp_path: Path, make_rows: Any, write_flat: Any) -> None:

@@ -92,7 +92,7 @@ class WindowPool:
         for number, file in enumerate(self._files):
             begin, end = self._example_offsets[number : number + 2]
             here = np.flatnonzero((indices >= begin) & (indices < end))
-            found = file.examples.column(name).take(pa.array(indices[here] - begin)).to_pylist()
+            found = file.examples.column(name).take(_arrow(indices[here] - begin)).to_pylist()
             for place, value in zip(here.tolist(), found, strict=True):
                 values[place] = value
         return values
@@ -135,3 +135,8 @@ class WindowPool:
 
 def _offsets(sizes: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _arrow(indices: np.ndarray) -> pa.Array:
+    """int64 indices for Arrow. `pa.array` would import pandas, which takes as long as opening all the rest."""
+    return pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(np.ascontiguousarray(indices))])
