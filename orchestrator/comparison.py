@@ -43,13 +43,13 @@ def plan_comparison(preset: Preset, winners: Sequence[Trial]) -> Plan:
     data, fingerprint = winners[0].data, winners[0].data_fingerprint
     trials: dict[str, Trial] = {}
     for point in mixture_grid(trainables=("distilbert",), shares=preset.shares, orders=("shuffled",), seeds=preset.seeds):
-        rows = [make_trial(preset, point, data, fingerprint), *(_at(winner, point) for winner in winners)]
-        trials |= {trial.key: trial for trial in rows}
+        rows = [make_trial(preset, point, data, fingerprint), *(_at(winner, point, preset) for winner in winners)]
+        trials |= {each.key: each for trial in rows for each in trial.lineage}
     return Plan(kind="grid", preset=preset, trials=tuple(trials.values()))
 
 
-def _at(winner: Trial, point: GridPoint) -> Trial:
+def _at(winner: Trial, point: GridPoint, preset: Preset) -> Trial:
     config = winner.config.resolved()
-    config["mixture"] = {**config["mixture"], "share": point.share}
+    config["mixture"] = {**config["mixture"], "share": point.share, "examples": preset.examples_at(point.share)}
     made = settings_of(winner.trainable).config.model_validate(config)
-    return replace(winner, config=made, seed=point.seed, variant=SEARCHED, title="", detail="")
+    return replace(winner, config=made, variant=SEARCHED, title="", detail="").with_seed(point.seed)

@@ -70,7 +70,7 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     trials: dict[str, Trial] = {}
     for seed in preset.seeds:
         for trial in (cell.with_seed(seed) for cell in cells):
-            for each in (*_ancestors(trial), trial):
+            for each in trial.lineage:
                 trials.setdefault(each.key, each)
     if not trials:
         raise PlanError("the grid is empty: give at least one of each of shares, orders and seeds, and of trainables or spaces")
@@ -200,13 +200,6 @@ def _parent(preset: Preset, which: ParentPoint, seed: int, data: DataSpec, finge
         return _named(trial, make_trial(preset, cell, data, fingerprint), changes)
     except PlanError as error:
         raise PlanError(f"a trial that others begin from: {error}") from error
-
-
-def _ancestors(trial: Trial) -> Iterator[Trial]:
-    """The trials that must be complete before this one, each before its children; one may come several times."""
-    for parent in trial.parents:
-        yield from _ancestors(parent)
-        yield parent
 
 
 def _config(

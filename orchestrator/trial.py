@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,6 +60,13 @@ class Trial:
         share = self.config.mixture.share
         seed = f" seed {self.seed}" if self.seed else ""
         return f"{self.label} {share}:{100 - share} {self.config.mixture.order}{seed}"
+
+    @property
+    def lineage(self) -> Iterator[Trial]:
+        """The trials that must be complete before this one, each before its children, and itself; some may come twice."""
+        for parent in self.parents:
+            yield from parent.lineage
+        yield self
 
     def with_seed(self, seed: int) -> Trial:
         """The same with another seed, what it begins from too."""

@@ -59,7 +59,7 @@ class Grid:
     @property
     def mixed(self) -> tuple[str, ...]:
         """Domains that the preset names, without those that were only tested on."""
-        return self.domains[: self.num_mixed]
+        return self.domains[: self.num_mixed or None]
 
     @property
     def sides(self) -> tuple[str, ...]:
