@@ -47,7 +47,7 @@ def campaign(
     return Campaign.of(server, grid(write_preset(folder, **SMALL)), folder, tally)
 
 
-@pytest.fixture(scope="session", params=["stopping", "promotion"])
+@pytest.fixture(scope="session", params=[pytest.param("stopping", marks=pytest.mark.faults), "promotion"])
 def search_campaign(
     request: pytest.FixtureRequest,
     server: DriverServer,

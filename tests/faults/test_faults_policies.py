@@ -105,6 +105,7 @@ def test_a_trial_that_takes_memory_without_end_fails_and_the_others_go_on(run: R
     assert trials(storage, "status", "architecture = 'distilbert'") == [("completed",)] * 2
 
 
+@pytest.mark.faults
 def test_a_trial_that_hangs_is_ended_and_tried_again(run: Run, faulty: Faulty, storage: Path, campaign: Campaign) -> None:
     ended = run(environment=faulty("hang", report=3, times=1), recovery={"timeout_seconds": 10})
     assert ended.status == 0
@@ -136,6 +137,7 @@ def test_a_signal_stops_trials_at_a_step_with_a_checkpoint(
     assert campaign.golden.differences(storage) == []
 
 
+@pytest.mark.faults
 def test_a_sweep_stops_at_its_number_of_trials_and_goes_on_with_a_larger_one(
     run: Run, storage: Path, campaign: Campaign
 ) -> None:
@@ -195,6 +197,7 @@ def test_final_weights_are_kept_as_asked(run: Run, storage: Path, keep: str, lef
         assert Ledger(storage, must_exist=False).sql(query).to_pylist()[0]["trial_key"] in named[0]
 
 
+@pytest.mark.faults
 def test_the_account_of_a_troubled_sweep_adds_up(run: Run, faulty: Faulty, storage: Path) -> None:
     from results.spending import load_spending
 

@@ -90,6 +90,7 @@ def test_a_storage_that_becomes_read_only_is_waited_for(
     assert campaign.golden.differences(small_disk) == []
 
 
+@pytest.mark.faults
 def test_a_storage_that_goes_away_is_waited_for_and_nothing_is_written_in_its_place(
     tmp_path: Path, run: Callable[..., Ended], campaign: Campaign, faulty: Callable[..., dict[str, str]]
 ) -> None:
@@ -147,9 +148,9 @@ def truncate(path: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a torn reports part": lambda storage: truncate(newest(storage, "ledger/reports/*.parquet")),
-    "a torn sweep.json": lambda storage: truncate(newest(storage, "sweeps/*/sweep.json")),
 }
 MORE_DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a torn sweep.json": lambda storage: truncate(newest(storage, "sweeps/*/sweep.json")),
     "a torn checkpoint": lambda storage: truncate(newest(storage, "checkpoints/*/step-*.safetensors")),
     "a torn predictions part": lambda storage: truncate(newest(storage, "ledger/predictions/*.parquet")),
     "a torn attempts part": lambda storage: truncate(newest(storage, "ledger/attempts/*.parquet")),

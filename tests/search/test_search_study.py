@@ -22,6 +22,8 @@ SAMPLERS = [
     )
     for name in get_args(SamplerName)
 ]
+LEARNING = [sampler for sampler in SAMPLERS if sampler.values[0] in ("tpe", "gp", "cmaes")]
+SLOW = [sampler for sampler in LEARNING if sampler.values[0] == "gp"]
 STATES: list[State] = ["running", "completed", "stopped", "failed"]
 
 
@@ -93,7 +95,13 @@ def test_another_seed_suggests_otherwise(mixed: Space, sampler: SamplerName) -> 
     assert Study(mixed, sampler, seed=1).suggest(0, []) != Study(mixed, sampler, seed=2).suggest(0, [])
 
 
-@pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler.values[0] in ("tpe", "gp", "cmaes")])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(*sampler.values, marks=[*sampler.marks, pytest.mark.slow] if sampler in SLOW else sampler.marks)
+        for sampler in LEARNING
+    ],
+)
 def test_a_sampler_that_learns_comes_nearer_than_chance(mixed: Space, sampler: SamplerName) -> None:
     def later_half(name: SamplerName, seed: int) -> float:
         study, history = Study(mixed, name, seed), []
@@ -107,7 +115,7 @@ def test_a_sampler_that_learns_comes_nearer_than_chance(mixed: Space, sampler: S
     assert sum(later_half(sampler, seed) for seed in seeds) < 0.8 * sum(later_half("random", seed) for seed in seeds)
 
 
-@pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler.values[0] in ("tpe", "gp", "cmaes")])
+@pytest.mark.parametrize("sampler", LEARNING)
 def test_a_sampler_that_learns_goes_where_the_results_point(mixed: Space, sampler: SamplerName) -> None:
     draws = [Study(mixed, "random", 5).suggest(number, []) for number in range(40)]
 
