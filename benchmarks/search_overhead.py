@@ -59,7 +59,8 @@ def cost_of(side: str, trials: int) -> Cost:
         folder = Path(name)
         stamps = folder / "stamps"
         path = os.pathsep.join((str(_HERE / "search_site"), str(_HERE))) if side == "ours" else str(_HERE)
-        _run(_SIDES[side](folder, trials), {STAMPS: str(stamps), BEGAN: str(time.time()), "PYTHONPATH": path})
+        settings = {STAMPS: str(stamps), BEGAN: str(time.time()), "PYTHONPATH": path, "SIMULATED_TRAINING": "search_replay"}
+        _run(_SIDES[side](folder, trials), settings)
         lines = [line.split() for line in stamps.read_text().splitlines()]
     if len(lines) != trials * len(LOSSES):
         sys.exit(f"{side}: {trials} trials should make {trials * len(LOSSES)} reports, got {len(lines)}")

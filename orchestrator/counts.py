@@ -10,13 +10,14 @@ from orchestrator.frozen import sweep_dir
 from orchestrator.lease import holder_of
 from results.ledger import Ledger
 from results.storage import StorageLike
+from results.trials_view import JUDGED
 
 __all__ = ["count_statuses"]
 
-_COUNTED = """
+_COUNTED = f"""
     WITH RECURSIVE standing AS MATERIALIZED (
-        SELECT plans.sweep_id, trial_key, parent_keys, trials.status
-        FROM plans JOIN (SELECT trial_key, status FROM trials) AS trials USING (trial_key)
+        SELECT plans.sweep_id, trial_key, parent_keys, judged.status
+        FROM plans JOIN ({JUDGED}) AS judged USING (trial_key)
         WHERE plans.sweep_id IN (SELECT unnest($sweeps::VARCHAR[]))
     ),
     begins_from AS (
@@ -32,9 +33,9 @@ _COUNTED = """
     )
     SELECT sweep_id, CASE WHEN blocked.trial_key IS NULL THEN status ELSE 'blocked' END AS status, count(*) AS num_trials
     FROM standing LEFT JOIN blocked USING (sweep_id, trial_key) GROUP BY ALL
+    UNION ALL
+    SELECT sweep_id, 'all', max_trials FROM searches WHERE sweep_id IN (SELECT unnest($sweeps::VARCHAR[]))
 """
-
-_MOST = "SELECT sweep_id, max_trials FROM searches WHERE sweep_id IN (SELECT unnest($sweeps::VARCHAR[]))"
 
 
 def count_statuses(storage: StorageLike, sweep_ids: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -46,11 +47,10 @@ def count_statuses(storage: StorageLike, sweep_ids: Iterable[str]) -> dict[str, 
     found: dict[str, Counter[str]] = {sweep_id: Counter() for sweep_id in sweeps}
     for row in ledger.sql(_COUNTED, {"sweeps": sweeps}).to_pylist():
         found[row["sweep_id"]][row["status"]] = row["num_trials"]
-    for row in ledger.sql(_MOST, {"sweeps": sweeps}).to_pylist():
-        counts = found[row["sweep_id"]]
-        counts["planned"] += max(0, row["max_trials"] - counts.total())
     now = time.time()
     for sweep_id, counts in found.items():
+        most = counts.pop("all", 0)  # of a search, which may have suggested more than was asked for later
+        counts["planned"] += max(0, most - counts.total())
         if counts["running"] and holder_of(sweep_dir(storage, sweep_id) / "driver", now) is None:  # nothing runs then
             counts["lost"] += counts.pop("running")
     return {sweep_id: dict(+counts) for sweep_id, counts in found.items()}

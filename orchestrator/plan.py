@@ -21,7 +21,6 @@ from orchestrator.trial import Trial
 from results.storage import StorageLike
 from search_spaces.grid import point_text
 from search_spaces.mixture_grid import GridPoint, mixture_grid
-from search_spaces.registry import load_space
 from search_spaces.space import Space
 from trainables.config import ParentPoint, QAConfig
 from trainables.data.sources import data_fingerprint, pinned, without_split
@@ -83,6 +82,8 @@ def _cells(preset: Preset, data: DataSpec, fingerprint: str) -> Iterator[Trial]:
     for cell in cells(trainables=preset.trainables):
         yield make_trial(preset, cell, data, fingerprint)
     for name in preset.spaces:
+        from search_spaces.registry import load_space  # checks all spaces that ship, which takes as long as `status` may
+
         try:
             space = load_space(name)
             points = list(space.grid())

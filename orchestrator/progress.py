@@ -43,6 +43,7 @@ class PlainProgress:
     ) -> None:
         """`total`: trials to run, of which `trials` are known now."""
         self.states = {trial.key: TrialState(trial) for trial in trials}
+        self._done: set[str] = set()
         self.total = total
         self.slots = max(1, slots)
         self.gpus = gpus
@@ -65,8 +66,8 @@ class PlainProgress:
         self.states.setdefault(trial.key, TrialState(trial))
 
     def started(self, trial_key: str) -> None:
-        state = self.states[trial_key]
-        state.status, state.attempts, state.began_at = "running", state.attempts + 1, self.clock()
+        state = self._now(trial_key, "running")
+        state.attempts, state.began_at = state.attempts + 1, self.clock()
         again = f" (attempt {state.attempts})" if state.attempts > 1 else ""
         self.line(state, f"started{again} {state.trial.detail}".rstrip())
 
@@ -82,21 +83,27 @@ class PlainProgress:
             self.line(state, f"epoch {state.epoch:g}  {describe_scores(state)}")
 
     def retrying(self, trial_key: str, what: str) -> None:
-        self.states[trial_key].status = "planned"
-        self.line(self.states[trial_key], f"{what}; trying again")
+        self.line(self._now(trial_key, "planned"), f"{what}; trying again")
 
     def ended(self, trial_key: str, status: str, what: str) -> None:
-        state = self.states[trial_key]
-        state.status = status
+        state = self._now(trial_key, status)
         if status == "planned":  # it was handed out while the run was stopping
             return
         state.seconds = self.clock() - (state.began_at or self.clock())
         self.line(state, f"{status} in {state.seconds:.0f} s  {what or describe_scores(state)}")
 
+    def _now(self, trial_key: str, status: str) -> TrialState:
+        """The trial's state from now on; with each line, counting those that are done would take as long as all the rest."""
+        if status in ("completed", "stopped", "failed"):
+            self._done.add(trial_key)
+        else:
+            self._done.discard(trial_key)
+        self.states[trial_key].status = status
+        return self.states[trial_key]
+
     def line(self, state: TrialState, what: str) -> None:
         """Says one thing about one trial."""
-        done = sum(other.status in ("completed", "stopped", "failed") for other in self.states.values())
-        self.say(f"[{done}/{max(self.total, len(self.states))}] {state.trial.key} {state.trial.summary}: {what}")
+        self.say(f"[{len(self._done)}/{max(self.total, len(self.states))}] {state.trial.key} {state.trial.summary}: {what}")
 
 
 class LiveProgress(PlainProgress):

@@ -94,8 +94,11 @@ class Scheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The trial that gets the next free worker: Tune by itself puts one whose node died behind all that have not begun."""
-        pending = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
-        return next((trial for trial in pending if trial.trial_id in self._interrupted), next(iter(pending), None))
+        pending = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
+        if not self._interrupted:  # Tune asks all the time, and goes through all trials in vain at each
+            return next(pending, None)
+        waiting = list(pending)
+        return next((trial for trial in waiting if trial.trial_id in self._interrupted), next(iter(waiting), None))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         # Tune has flattened the result: shown/epoch and so on.

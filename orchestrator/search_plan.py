@@ -14,7 +14,6 @@ from orchestrator.search_spec import SearchSpec
 from results.storage import StorageLike
 from search_spaces.config_fields import nested
 from search_spaces.mixture_grid import GridPoint
-from search_spaces.registry import load_narrowing, load_space
 from search_spaces.space import Space
 from search_spaces.stages import Narrowing
 from trainables.data.sources import data_fingerprint, pinned
@@ -36,6 +35,8 @@ def plan_search(preset: Preset, storage: StorageLike) -> Plan:
         PlanError: a space or a setting that cannot be.
         DataError: a file that is missing, or a hub that cannot be reached.
     """
+    from search_spaces.registry import load_narrowing, load_space  # checks all spaces that ship: see `orchestrator.plan`
+
     settings = preset.search
     narrowing = settings.strategy == "narrowing"
     try:

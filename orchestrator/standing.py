@@ -17,6 +17,7 @@ from orchestrator.worker import trial_lease
 from results.ledger import Ledger
 from results.parts import read_attempts
 from results.storage import StorageLike
+from results.trials_view import JUDGED
 
 __all__ = [
     "RETRY",
@@ -55,7 +56,7 @@ class Standing:
 
 def statuses(storage: StorageLike, keys: Iterable[str]) -> dict[str, Standing]:
     """How each trial stands that the ledger knows."""
-    table = Ledger(storage, must_exist=False).sql("SELECT trial_key, status, stop_reason FROM trials")
+    table = Ledger(storage, must_exist=False).sql(JUDGED)
     wanted = set(keys)
     return {
         row["trial_key"]: Standing(row["status"], row["stop_reason"]) for row in table.to_pylist() if row["trial_key"] in wanted

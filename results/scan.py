@@ -238,7 +238,7 @@ class PartReader:
         """The readable compacted files; None when one of them is gone, which a later compaction does."""
         assert loaded.index is not None
         opened = []
-        for name in sorted(set(loaded.index["file"].to_pylist())):
+        for name in sorted(loaded.index["file"].unique().to_pylist()):
             path = compacted_path(self._storage, table, name)
             if path in self._skipped:
                 continue
@@ -291,8 +291,10 @@ class PartReader:
 def decode(info: PartInfo, content: pa.Buffer) -> pa.Table:
     """The part's rows in its table's schema. Raises one of UNREADABLE, or NewerSchemaError."""
     file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-    _check_schema(info.table, info.path, file.schema_arrow)
-    return conform(file.read(use_threads=False), arrow_schema(info.table))
+    present, schema = file.schema_arrow, arrow_schema(info.table)
+    _check_schema(info.table, info.path, present)
+    rows = file.read(use_threads=False)
+    return rows.replace_schema_metadata() if present.equals(schema) else conform(rows, schema)
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -311,6 +313,8 @@ def _without(rows: pa.Table | None, names: Collection[str]) -> pa.Table | None:
 def _check_schema(table: str, path: str, schema: pa.Schema) -> None:
     """Raises NewerSchemaError for a later version, ValueError for columns that are not this table's."""
     check_version(path, schema.metadata)
+    if schema.equals(arrow_schema(table)):  # nearly always, and looking at each column takes as long as reading them
+        return
     for wanted in arrow_schema(table):
         index = schema.get_field_index(wanted.name)
         if index >= 0 and not schema.field(index).type.equals(wanted.type):

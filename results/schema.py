@@ -7,6 +7,7 @@ Stored tables are written as parts (see `results.parts`); `trials` as users quer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -223,6 +224,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 }
 
 
+@cache
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of `table`, each field's meaning and the schema version in the metadata."""
     fields = [pa.field(c.name, c.type, metadata={"about": c.about}) for c in TABLES[table]]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from results.schema import TABLES, Column
 
-__all__ = ["COUNTING", "RECORD_MISSING", "TRIALS", "TRIALS_COLUMNS"]
+__all__ = ["COUNTING", "JUDGED", "RECORD_MISSING", "TRIALS", "TRIALS_COLUMNS"]
 
 _FROM_LATEST_PLAN = ("sweep_id", "sweep_kind", "preset")
 _FROM_FIRST_PLAN = tuple(
@@ -57,15 +57,9 @@ _FIRST_KNOWN = ", ".join(
     f"first({name} ORDER BY first_hand DESC, happened_at DESC) FILTER ({name} IS NOT NULL) AS {name}" for name in _FAILURE
 )
 
-TRIALS = f"""
-    WITH keys AS (
+_JUDGING = f"""
+    keys AS (
         SELECT trial_key FROM plans UNION SELECT trial_key FROM events UNION SELECT trial_key FROM attempts
-    ),
-    first_plan AS (
-        SELECT * FROM plans QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY planned_at, sweep_id) = 1
-    ),
-    latest_plan AS (
-        SELECT * FROM plans QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY planned_at DESC, sweep_id DESC) = 1
     ),
     latest_event AS (
         SELECT * FROM events QUALIFY row_number() OVER (
@@ -73,6 +67,32 @@ TRIALS = f"""
             ORDER BY happened_at DESC, attempt DESC,
                      list_position(['planned', 'running', 'lost', 'failed', 'stopped', 'completed'], status) DESC
         ) = 1
+    ),
+    completed AS (SELECT DISTINCT trial_key FROM attempts WHERE status = 'completed'),
+    judged AS (
+        SELECT keys.trial_key, completed.trial_key IS NOT NULL AS is_completed,
+               CASE WHEN completed.trial_key IS NOT NULL THEN 'completed'
+                    WHEN latest_event.status = 'completed' THEN 'lost'
+                    ELSE coalesce(latest_event.status, 'planned') END AS status,
+               CASE WHEN latest_event.status = 'completed' THEN '{RECORD_MISSING}' ELSE latest_event.reason END AS reason,
+               latest_event.happened_at
+        FROM keys LEFT JOIN completed USING (trial_key) LEFT JOIN latest_event USING (trial_key)
+    )
+"""
+
+JUDGED = f"""
+    WITH {_JUDGING}
+    SELECT trial_key, status, CASE WHEN NOT is_completed THEN reason END AS stop_reason FROM judged
+"""
+"""These columns of `trials` alone, in a third of the time."""
+
+TRIALS = f"""
+    WITH {_JUDGING},
+    first_plan AS (
+        SELECT * FROM plans QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY planned_at, sweep_id) = 1
+    ),
+    latest_plan AS (
+        SELECT * FROM plans QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY planned_at DESC, sweep_id DESC) = 1
     ),
     latest_attempt AS (
         SELECT * FROM ({COUNTING}) QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC) = 1
@@ -88,7 +108,6 @@ TRIALS = f"""
                sum(startup_seconds) AS startup_seconds, sum(gpu_seconds) AS gpu_seconds, sum(cpu_seconds) AS cpu_seconds
         FROM attempts GROUP BY trial_key
     ),
-    completed AS (SELECT DISTINCT trial_key FROM attempts WHERE status = 'completed'),
     failures AS (
         SELECT trial_key, attempt, 1 AS first_hand, finished_at AS happened_at,
                failure_class, error_type, error_signature, error
@@ -105,15 +124,6 @@ TRIALS = f"""
                {_FIRST_KNOWN}
         FROM failures GROUP BY trial_key, attempt
         QUALIFY row_number() OVER (PARTITION BY trial_key ORDER BY attempt DESC NULLS LAST) = 1
-    ),
-    judged AS (
-        SELECT keys.trial_key, completed.trial_key IS NOT NULL AS is_completed,
-               CASE WHEN completed.trial_key IS NOT NULL THEN 'completed'
-                    WHEN latest_event.status = 'completed' THEN 'lost'
-                    ELSE coalesce(latest_event.status, 'planned') END AS status,
-               CASE WHEN latest_event.status = 'completed' THEN '{RECORD_MISSING}' ELSE latest_event.reason END AS reason,
-               latest_event.happened_at
-        FROM keys LEFT JOIN completed USING (trial_key) LEFT JOIN latest_event USING (trial_key)
     )
     SELECT judged.trial_key,
            {", ".join(f"latest_plan.{name}" for name in _FROM_LATEST_PLAN)},

@@ -42,8 +42,11 @@ def prepare_all(trials: Iterable[tuple[QAConfig, DataSpec]], prepared_dir: Path)
         DataError: rows that cannot be used, fewer than a mixture needs, or an encoder that does not fit the settings.
     """
     opened: dict[str, Mapping[str, DomainCounts]] = {}
+    checked = set()
     for config, data in trials:
-        _check_encoder(config, data.encoder)
+        if (asked := (config.model, config.training.max_length, data.encoder)) not in checked:
+            _check_encoder(config, data.encoder)
+            checked.add(asked)
         parts = (config.mixture, config.training, config.evaluation, data)
         what = "".join(part.model_dump_json() for part in parts)
         if what not in opened:
