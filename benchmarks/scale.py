@@ -17,13 +17,11 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from ledger_child import in_child
 from rich.console import Console
 from rich.table import Table
 from scale_ledger import write_ledger
 from scale_runs import Ended, Ran, Trials, child, inline, ours, tunes
-
-from orchestrator.plan import plan_grid
-from orchestrator.preset import load_preset
 
 _MB = 1_000_000
 
@@ -87,7 +85,7 @@ def looks(planned: int, repeats: int) -> Table:
         grid = ("--preset", str(folder / "grid.yaml"), "--seeds", str(seeds), "--storage", str(folder / "new"))
         _add(table, "plan grid", planned, 5, [_run("plan", "grid", *grid) for _ in range(repeats)])
         _add(table, "plan grid --json", planned, 5, [_run("plan", "grid", *grid, "--json") for _ in range(repeats)])
-        write_ledger(storage, plan_grid(load_preset(str(folder / "grid.yaml"), (), seeds), folder / "new"))
+        in_child(write_ledger, storage, folder / "grid.yaml", seeds, limit_seconds=3600)  # whose memory is not this process's
         where = ("--storage", str(storage))
         _add(table, "status, uncompacted", planned, 1, [_run("status", *where)])
         child([sys.executable, "-m", "results", "compact", *where])

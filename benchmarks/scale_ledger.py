@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.frozen import write_plan
-from orchestrator.plan import Plan
+from orchestrator.plan import plan_grid
+from orchestrator.preset import load_preset
 from results.parts import attempt_part, write_part
 
 __all__ = ["write_ledger"]
@@ -23,9 +24,10 @@ _ROWS_PER_PART = 1000
 _SLOTS, _SECONDS = 16, 1.0
 
 
-def write_ledger(storage: Path, plan: Plan) -> None:
-    """One trial in 50 has failed, the others are completed; they took a second each on 16 slots."""
+def write_ledger(storage: Path, preset: Path, seeds: int) -> None:
+    """One trial in 50 of the preset's grid has failed, the others are completed; they took a second each on 16 slots."""
     (storage / "sweeps").mkdir(parents=True)
+    plan = plan_grid(load_preset(str(preset), (), seeds), storage)
     write_plan(storage, plan, _BEGAN)
     events = []
     for number, trial in enumerate(plan.trials):

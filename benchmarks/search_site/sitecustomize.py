@@ -1,4 +1,4 @@
-"""Has any process with this folder on its PYTHONPATH, and Ray's workers, call `train` of $SIMULATED_TRAINING instead of training.
+"""Any process with this folder on its PYTHONPATH, and Ray's workers, call `train` of $SIMULATED_TRAINING in place of training.
 
 As `tests/faults/faulty_site`: `trainables.registry` is changed when it is loaded, and nothing is imported before that.
 """

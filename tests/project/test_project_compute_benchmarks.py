@@ -13,6 +13,10 @@ TINY = {
     "evaluation": ["--examples", "200", "--repeats", "1"],
     "moe": ["--sizes", "embedded", "--experts", "4", "--repeats", "1"],
     "preparation": ["--examples", "200", "--repeats", "1"],
+    "scale": [
+        *("--trials", "6", "--tune-trials", "6", "--inline-trials", "6", "--seconds", "0.1", "--slots", "2"),
+        *("--planned", "100", "--repeats", "1"),
+    ],
     "training": [*SMALL_MODEL, "--models", "exbert", "--threads", "1"],
     "families": [*SMALL_MODEL, "--threads", "1"],
 }
@@ -20,6 +24,7 @@ SAYS = {
     "evaluation": "all predictions equal",
     "moe": "in slots",
     "preparation": "features mapped",
+    "scale": "status, compacted",
     "training": "ours",
     "families": "molora-4",
 }
