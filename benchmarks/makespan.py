@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from step_log import clocked, read_steps
+from step_log import clocked, read_log
 
 from results.ledger import Ledger
 from results.spending import load_spending
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="24 trials each")
     seeds = list(range(parser.parse_args().seeds))
     with tempfile.TemporaryDirectory() as folder:
-        wall, steps = _run(Path(folder), seeds)
+        wall, steps, evaluations = _run(Path(folder), seeds)
         ledger = Ledger(folder)
         [run] = ledger.sql("SELECT sweep_id, slots, wall_seconds FROM runs").to_pylist()
         [cost] = ledger.sql("SELECT count(*) AS trials, sum(train_seconds) AS inside FROM attempts").to_pylist()
@@ -41,7 +41,8 @@ def main() -> None:
     ideal = sum(steps) / run["slots"]
     table = Table("trials", "slots", "wall, s", "steps ÷ slots, s", "wall ÷ that", "the rest of the slots' seconds")
     rest = {
-        "evaluating, loading and saving in trials": cost["inside"] - sum(steps),
+        "evaluating": sum(evaluations),
+        "loading and saving in trials": cost["inside"] - sum(steps) - sum(evaluations),
         "start-up of trials": spent["start-up"],
         "idle": spent["idle"],
         "before and after the run": (wall - run["wall_seconds"]) * run["slots"],
@@ -51,13 +52,15 @@ def main() -> None:
     Console().print(table)
 
 
-def _run(storage: Path, seeds: list[int]) -> tuple[float, list[float]]:
-    """Wall seconds of the whole command, and of each training step."""
+def _run(storage: Path, seeds: list[int]) -> tuple[float, list[float], list[float]]:
+    """Wall seconds of the whole command, of each training step, and of each evaluation."""
     log = storage / "steps"
     command = [sys.executable, "-m", "orchestrator.run", "grid", "--yes", "--set", f"seeds={seeds}", "--storage", str(storage)]
     began = time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **clocked(ROOT, log)})
-    return time.perf_counter() - began, [step.seconds for step in read_steps(log)]
+    wall = time.perf_counter() - began
+    steps, evaluations = ([each.seconds for each in found] for found in read_log(log))
+    return wall, steps, evaluations
 
 
 if __name__ == "__main__":

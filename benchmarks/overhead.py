@@ -1,7 +1,7 @@
 """What a sweep costs beside its training steps: ours, two of Ray Tune, Optuna, Syne Tune, Hydra, a shell loop.
 
-    python -m venv /tmp/peers           # optional, as far as this Python lacks them; never into the project's own environment
-    /tmp/peers/bin/pip install -c constraints.txt torch==2.13.0 transformers accelerate 'ray[tune]' optuna
+    python -m venv /tmp/peers                     # optional, for Syne Tune and Hydra; never into the project's own environment
+    /tmp/peers/bin/pip install -c constraints.txt torch==2.13.0 transformers accelerate
     /tmp/peers/bin/pip install -c constraints.txt syne-tune hydra-core hydra-joblib-launcher
     PEERS_PYTHON=/tmp/peers/bin/python python benchmarks/overhead.py
 
@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from typing import NamedTuple
 from overhead_work import SLOTS, Work, make_work
 from rich.console import Console
 from rich.table import Table
-from step_log import clocked, gaps, read_steps
+from step_log import clocked, gaps, read_log
 
 PEERS_PYTHON = "PEERS_PYTHON"
 OURS, DEFAULT, REUSING = "ours", "Ray Tune", "Ray Tune, reuse_actors"
@@ -48,58 +49,52 @@ class Cost(NamedTuple):
     within: float  # a trial's share of the time from the sweep's first step to its last
     first: float  # from the command's start to the first step
     gap: float | None  # median from a trial's last step to the next one's first on a worker; None where none goes on
+    unevaluated: float | None  # the same without the seconds of evaluations, which ours alone logs
 
 
-def ours(work: Work, folder: Path) -> list[str]:
+def _python(package: str) -> str:
+    """The Python that has a package, this one before $PEERS_PYTHON; empty if neither has."""
+    look = "import sys; from importlib.util import find_spec; sys.exit(find_spec(sys.argv[1].partition('.')[0]) is None)"
+    pythons = dict.fromkeys((sys.executable, os.environ.get(PEERS_PYTHON, sys.executable)))
+    return next((python for python in pythons if not subprocess.run([python, "-c", look, package]).returncode), "")
+
+
+def ours(python: str, work: Work, folder: Path) -> list[str]:
     """The grid's command on Ray."""
-    grid = [sys.executable, "-m", "orchestrator.run", "grid", "--yes", "--preset", str(work.preset)]
+    grid = [python, "-m", "orchestrator.run", "grid", "--yes", "--preset", str(work.preset)]
     return [*grid, "--seeds", str(work.trials), "--storage", str(folder / "storage")]
 
 
-def peer(side: str, needs: str) -> tuple[str, Callable[[Work, Path], list[str]]]:
-    """A package and the command of a side of `overhead_peers.py`, which imports it."""
+def peer(side: str, python: str, work: Work, folder: Path) -> list[str]:
+    """A side of `overhead_peers.py`."""
     script = str(_HERE / "overhead_peers.py")
-    return needs, lambda work, folder: [_python(), script, side, work.kind, str(work.rows), str(work.trials), str(folder)]
+    return [python, script, side, work.kind, str(work.rows), str(work.trials), str(folder)]
 
 
-def hydra(work: Work, folder: Path) -> list[str]:
+def hydra(python: str, work: Work, folder: Path) -> list[str]:
     """Hydra's basic sweeper with the joblib launcher."""
     numbers = ",".join(map(str, range(work.trials)))
     settings = [f"kind={work.kind}", f"rows={work.rows}", f"number={numbers}", f"hydra.sweep.dir={folder}"]
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={SLOTS}"]
-    return [_python(), str(_HERE / "overhead_hydra.py"), "--multirun", *launcher, *settings]
+    return [python, str(_HERE / "overhead_hydra.py"), "--multirun", *launcher, *settings]
 
 
-def shell(work: Work, folder: Path) -> list[str]:
+def shell(python: str, work: Work, folder: Path) -> list[str]:
     """A loop over the plain script."""
-    one = f"{_python()} {_HERE / 'overhead_plain.py'} --kind {work.kind} --rows {work.rows} --number {{}}"
+    one = f"{python} {_HERE / 'overhead_plain.py'} --kind {work.kind} --rows {work.rows} --number {{}}"
     return ["bash", "-c", f"seq 0 {work.trials - 1} | xargs -P {SLOTS} -I {{}} {one}"]
 
 
-SIDES: dict[str, tuple[str, Callable[[Work, Path], list[str]]]] = {
-    OURS: ("orchestrator", ours),
-    DEFAULT: peer("tune_default", "ray.tune"),
-    REUSING: peer("tune_reusing", "ray.tune"),
-    "Optuna, n_jobs=2": peer("optuna", "optuna"),
-    "Syne Tune, local": peer("syne_tune", "syne_tune"),
-    "Hydra, joblib": ("hydra_plugins.hydra_joblib_launcher", hydra),
+SIDES: dict[str, tuple[str, Callable[[str, Work, Path], list[str]]]] = {
+    OURS: ("ray", ours),
+    DEFAULT: ("ray", partial(peer, "tune_default")),
+    REUSING: ("ray", partial(peer, "tune_reusing")),
+    "Optuna, n_jobs=2": ("optuna", partial(peer, "optuna")),
+    "Syne Tune, local": ("syne_tune", partial(peer, "syne_tune")),
+    "Hydra, joblib": ("hydra", hydra),
     "shell loop": ("transformers", shell),
 }
 """By name the package that each needs, and its command."""
-
-
-def _python() -> str:
-    return os.environ.get(PEERS_PYTHON, sys.executable)
-
-
-def installed(sides: Sequence[str]) -> list[str]:
-    """Those of the sides that can run."""
-    look = "import sys; from importlib.util import find_spec; sys.exit(find_spec(sys.argv[1]) is None)"
-
-    def is_there(name: str) -> bool:
-        return name == OURS or subprocess.run([_python(), "-c", look, SIDES[name][0]], capture_output=True).returncode == 0
-
-    return [name for name in sides if is_there(name)]
 
 
 def _run(command: Sequence[str], work: Work, log: Path, home: Path) -> float:
@@ -120,25 +115,28 @@ def cost_of(side: str, work: Work) -> Cost:
     with tempfile.TemporaryDirectory(prefix="cost-") as name:
         folder = Path(name)
         began = time.time()
-        wall = _run(SIDES[side][1](work, folder / "results"), work, folder / "steps", folder)
-        steps = read_steps(folder / "steps")
+        package, command = SIDES[side]
+        wall = _run(command(_python(package), work, folder / "results"), work, folder / "steps", folder)
+        steps, evaluations = read_log(folder / "steps")
     expected = sorted(list(range(1, work.steps + 1)) * work.trials)
     if sorted(step.number for step in steps) != expected:
         sys.exit(f"{side}: {work.trials} trials should take {work.steps} steps each, got {len(steps)} in all")
     first, last = min(step.began for step in steps), max(step.began + step.seconds for step in steps)
-    trained, between = sum(step.seconds for step in steps), gaps(steps)
+    trained, between = sum(step.seconds for step in steps), gaps(steps, evaluations)
+    goes_on = len(between) >= work.trials // 2
     return Cost(
         whole=(SLOTS * wall - trained) / work.trials,
         within=(SLOTS * (last - first) - trained) / work.trials,
         first=first - began,
-        gap=median(between) if len(between) >= work.trials // 2 else None,
+        gap=median(gap.whole for gap in between) if goes_on else None,
+        unevaluated=median(gap.whole - gap.evaluating for gap in between) if goes_on else None,
     )
 
 
 def bare_seconds(work: Work) -> float:
     """Wall seconds of starting a Ray and importing in one of its workers what training needs."""
     with tempfile.TemporaryDirectory(prefix="cost-") as name:
-        return _run(peer("bare_ray", "ray")[1](work, Path(name)), work, Path(name) / "steps", Path(name))
+        return _run(peer("bare_ray", sys.executable, work, Path(name)), work, Path(name) / "steps", Path(name))
 
 
 def cost_table(work: Work, costs: Mapping[str, Sequence[Cost]]) -> Table:
@@ -180,7 +178,9 @@ def goal_table(found: Mapping[str, Mapping[str, Sequence[Cost]]], bare: Sequence
                 costs = found[kind]
                 add(f"overhead of a {kind} trial ÷ {side}, {name}", limit, ratios(costs[OURS], costs[side], field), ".3f")
     for kind, costs in found.items():
-        add(f"{kind}: ms to the next first step", 50, [1000 * cost.gap for cost in costs[OURS] if cost.gap is not None], ".0f")
+        for field, left_out in (("gap", ""), ("unevaluated", ", evaluations left out")):
+            if seconds := [value for cost in costs[OURS] if (value := getattr(cost, field)) is not None]:
+                add(f"{kind}: ms to the next first step{left_out}", 50, [1000 * value for value in seconds], ".0f")
     if "tiny" in found:
         firsts = [cost.first / floor for cost, floor in zip(found["tiny"][OURS], bare, strict=True)]
         add("tiny: first step ÷ starting Ray and importing", 1.3, firsts, ".2f")
@@ -201,9 +201,9 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help=f"beside {OURS} (default: all)")
     given = parser.parse_args()
     wanted = list(dict.fromkeys([OURS, *given.sides]))
-    sides, console = installed(wanted), Console(width=170)
+    sides, console = [name for name in wanted if _python(SIDES[name][0])], Console(width=170)
     if missing := [name for name in wanted if name not in sides]:
-        console.print(f"not installed in {_python()} ({PEERS_PYTHON}): {', '.join(missing)}")
+        console.print(f"not installed here nor for ${PEERS_PYTHON}: {', '.join(missing)}")
     found: dict[str, dict[str, list[Cost]]] = {}
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         works = make_work(Path(name), given.noop_trials, given.tiny_trials)
@@ -212,7 +212,9 @@ def main() -> None:
             bare.append(bare_seconds(works[1]))
             for work in works:
                 for side in sides:
-                    found.setdefault(work.kind, {}).setdefault(side, []).append(cost_of(side, work))
+                    cost = cost_of(side, work)
+                    found.setdefault(work.kind, {}).setdefault(side, []).append(cost)
+                    console.print(f"{work.kind}, {side}: {cost}", style="dim", highlight=False)
     for work in works:
         console.print(cost_table(work, found[work.kind]))
     console.print(f"starting Ray and importing: {_text(bare, '.1f')} s")

@@ -1,4 +1,4 @@
-"""The log of training steps that benchmarks compare: a line for each step of any trial, written by the process that took it."""
+"""The log that benchmarks measure by: a line for each training step and evaluation of any trial, by the process that did it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Step", "StepClock", "clocked", "gaps", "read_steps"]
+__all__ = ["Gap", "Step", "StepClock", "clocked", "gaps", "read_log"]
 
 _VARIABLE = "STEP_CLOCK"
 _HERE = Path(__file__).resolve().parent
@@ -30,7 +30,7 @@ class StepClock:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Times what it contains as a trial's step, the first of which is 1."""
+        """Times what it contains as a trial's step, the first of which is 1, or as an evaluation (0)."""
         began, started = time.time(), time.perf_counter()
         yield
         seconds = time.perf_counter() - started
@@ -38,24 +38,34 @@ class StepClock:
 
 
 class Step(NamedTuple):
-    """One step of a trial."""
+    """One step of a trial, or an evaluation."""
 
     worker: int  # the thread that took it
     began: float  # seconds since the epoch
-    number: int  # within its trial, from 1
+    number: int  # within its trial, from 1; 0: an evaluation
     seconds: float
 
 
-def read_steps(log: Path) -> list[Step]:
-    """All steps, those of a worker in their order."""
+class Gap(NamedTuple):
+    """From the end of a trial's last step to the beginning of the next trial's first step on the same worker; seconds."""
+
+    whole: float
+    evaluating: float  # of these, as far as the worker logs evaluations
+
+
+def read_log(log: Path) -> tuple[list[Step], list[Step]]:
+    """All steps and all evaluations, those of a worker in their order."""
     lines = (line.split() for line in log.read_text(encoding="ascii").splitlines())
-    return sorted(Step(int(worker), float(began), int(number), float(seconds)) for worker, number, began, seconds in lines)
+    found = sorted(Step(int(worker), float(began), int(number), float(seconds)) for worker, number, began, seconds in lines)
+    return [each for each in found if each.number], [each for each in found if not each.number]
 
 
-def gaps(steps: list[Step]) -> list[float]:
-    """Seconds from the end of a trial's last step to the beginning of the next trial's first step on the same worker."""
-    return [
-        later.began - earlier.began - earlier.seconds
-        for earlier, later in itertools.pairwise(steps)
-        if later.number == 1 and later.worker == earlier.worker
-    ]
+def gaps(steps: list[Step], evaluations: list[Step]) -> list[Gap]:
+    """What lies between a worker's trials."""
+    found = []
+    for earlier, later in itertools.pairwise(steps):
+        if later.number == 1 and later.worker == earlier.worker:
+            end = earlier.began + earlier.seconds
+            within = (each for each in evaluations if each.worker == later.worker and end <= each.began < later.began)
+            found.append(Gap(later.began - end, sum(each.seconds for each in within)))
+    return found

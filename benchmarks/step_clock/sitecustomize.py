@@ -1,4 +1,4 @@
-"""Has any process with this folder on its PYTHONPATH append each training step to $STEP_CLOCK; `step_log` reads it.
+"""Has any process with this folder on its PYTHONPATH append its training steps and evaluations to $STEP_CLOCK, for `step_log`.
 
 As `tests/faults/faulty_site`: `trainables.training.loop` is changed when it is loaded, and nothing is imported before that.
 """
@@ -22,20 +22,22 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def load_and_time(module):
             load(module)
-            module.FineTuning._train_step = _timed(module.FineTuning._train_step)
+            training = module.FineTuning
+            training._train_step = _timed(training._train_step, lambda run: run.step + 1)
+            training._evaluate = _timed(training._evaluate, lambda run: 0)
 
         spec.loader.exec_module = load_and_time
         return spec
 
 
-def _timed(step):
+def _timed(call, number_of):
     from step_log import StepClock
 
     clock = StepClock()
 
-    def timed(self, windows):
-        with clock.step(self.step + 1):
-            step(self, windows)
+    def timed(self, what):
+        with clock.step(number_of(self)):
+            return call(self, what)
 
     return timed
 
