@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from orchestrator.decisions import with_suggested
-from orchestrator.errors import SweepError
+from orchestrator.errors import PlanError, SweepError
 from orchestrator.plan import Plan, make_trial
 from orchestrator.preset import Preset
 from orchestrator.trial import Trial
@@ -36,6 +36,15 @@ def winner_of(plan: Plan, storage: StorageLike) -> Trial:
     if not rows:
         raise SweepError(f"no trial of {plan.sweep_id} has completed, so there is no winner to compare; go on with the search")
     return next(trial for trial in with_suggested(plan, storage).trials if trial.key == rows[0]["trial_key"])
+
+
+def check_shares(preset: Preset) -> None:
+    """Raises PlanError where a share of the comparison gives no whole examples."""
+    for share in preset.shares:
+        try:
+            preset.examples_at(share)
+        except ValueError as error:
+            raise PlanError(f"the comparison at share {share}: {error}") from error
 
 
 def plan_comparison(preset: Preset, winners: Sequence[Trial]) -> Plan:

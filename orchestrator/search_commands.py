@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.comparison import plan_comparison, winner_of
+from orchestrator.comparison import check_shares, plan_comparison, winner_of
 from orchestrator.console import say, show_forecast
 from orchestrator.errors import SweepError
 from orchestrator.forecast import forecast
@@ -100,6 +100,8 @@ def search(
     chosen = _preset_of_search(preset, set_, asked, space, seeds)
     # Both are planned, and complain, before anything is spent.
     searches = [plan_search(each, root) for each in ([chosen, _of_control(chosen)] if then_compare else [chosen])]
+    if then_compare:
+        check_shares(chosen)
 
     def run(planned: Plan) -> int:
         plan = with_kept(planned, keep_checkpoints)

@@ -53,6 +53,11 @@ def plan_search(preset: Preset, storage: StorageLike) -> Plan:
     changes["training"]["epochs"] = settings.max_epochs
     changes["evaluation"] |= {"reports_per_epoch": settings.reports_per_epoch, "validate_at": "report"}
     base = make_trial(preset, point, data, fingerprint, changes)
+    if base.parents:
+        raise PlanError(
+            f"a trial of {base.label} begins from {len(base.parents)} others, which a search does not train; take every point "
+            f"of the space instead: grid --set 'spaces=[{space.name}]'"
+        )
     spec = SearchSpec(settings=settings, space=space, base=base)
     return with_suggested(Plan(kind="search", preset=preset, trials=(), search=spec), storage)
 

@@ -9,23 +9,26 @@ import numpy as np
 
 from results import paper
 from results.claims_evidence import Contrast, Evidence, Finding, judge_contrast, not_measured
-from results.ensembles import baseline_epochs, row_settings, tested_domains
+from results.ensembles import find_baseline, row_settings, tested_domains
 from results.grid import GridTrial
 from results.paper_variants import ENSEMBLE_ROWS, EnsembleRow
 from results.trial_settings import Settings
 
-__all__ = ["between", "ensemble_row", "extremes", "stages_pay_more"]
+__all__ = ["between", "ensemble_row", "extremes", "long_training", "stages_pay_more"]
 
 Range = tuple[float, float]
 
 
 def ensemble_row(evidence: Evidence, row: EnsembleRow, published: Range, *, inside: bool = False) -> Iterator[Finding]:
-    """A system of document B against its baseline, in EM out of domain where there are such domains."""
-    domains, epochs = tested_domains(evidence.grid), baseline_epochs(evidence.settings)
-    if epochs is None:
+    """A system of document B against its baseline, in EM out of domain."""
+    domains, baseline = tested_domains(evidence.grid), find_baseline(evidence.settings)
+    if not evidence.grid.unseen:
+        yield not_measured(_titles(domains), "it is of domains that nothing was trained on, as with the preset robustqa")
+        return
+    if baseline is None:
         yield not_measured(_titles(domains), "no completed trial of the baseline, a plain distilbert on the same mixture")
         return
-    base, other = (row_settings(each, epochs) for each in (ENSEMBLE_ROWS[0], row))
+    base, other = (row_settings(each, baseline) for each in (ENSEMBLE_ROWS[0], row))
     yield _judged(evidence, evidence.settings.pairs(base, other, {}), domains, published, inside, row.title)
 
 
@@ -44,6 +47,28 @@ def extremes(evidence: Evidence, where: Settings, setting: str, published: Range
         yield not_measured(_titles(evidence.grid.domains), f"needs trials with two values of {setting}, equal in all else")
         return
     yield from between(evidence, where, {setting: values[0]}, {setting: values[-1]}, published)
+
+
+def long_training(evidence: Evidence, where: Settings, least_steps: int) -> Iterator[Finding]:
+    """Trials of the most epochs against the best of those of fewer, equal in all else; only where they took enough steps."""
+    titles, name = _titles(evidence.grid.domains), "training.epochs"
+    values = evidence.settings.values(name, where)
+    longest = [trial for trial, _ in evidence.settings.matching({**where, name: values[-1]})] if len(values) > 1 else []
+    steps = evidence.ledger.sql(_STEPS, {"keys": [trial.trial_key for trial in longest]}).column(0)[0].as_py() if longest else 0
+    if not steps or steps <= least_steps:
+        yield not_measured(
+            titles, f"needs trials of more than {least_steps:,} steps, and shorter ones equal in all else; got {steps}"
+        )
+        return
+    found = [(value, evidence.settings.pairs({name: value}, {name: values[-1]}, where)) for value in values[:-1]]
+    contrasts = [(value, evidence.difference(pairs, evidence.grid.domains), pairs) for value, pairs in found]
+    best = max(
+        (each for each in contrasts if each[1]), key=lambda each: float(each[1].base[0]) if each[1] else 0.0, default=None
+    )
+    yield _judged(evidence, best[2] if best else [], evidence.grid.domains, (-math.inf, 0), False, name)
+
+
+_STEPS = "SELECT max(step) FROM reports WHERE list_contains($keys, trial_key)"
 
 
 def stages_pay_more(evidence: Evidence, experts: Settings, dense: Settings) -> Iterator[Finding]:

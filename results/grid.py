@@ -54,7 +54,7 @@ class Grid:
     num_mixed: int = 2
     """Domains that the preset names; more than two are in two groups, between which shares count."""
     unseen: tuple[str, ...] = ()
-    """Domains that no trial was trained on."""
+    """Domains of which no trial's mixture has examples."""
 
     @property
     def mixed(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
         chosen = _comparable(plans)
     else:
         require_sweep(ledger, sweep_id)
-        chosen = [plan for plan in plans if plan["sweep_id"] == sweep_id]
+        chosen = _of_whole_mixtures([plan for plan in plans if plan["sweep_id"] == sweep_id])
     trials = load_trials(ledger, chosen)
     latest = chosen[-1] if chosen else {}
     return Grid(
@@ -180,7 +180,7 @@ def require_sweep(ledger: Ledger, sweep_id: str) -> None:
 
 
 def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    grids = [plan for plan in plans if plan["sweep_kind"] == "grid"]
+    grids = _of_whole_mixtures([plan for plan in plans if plan["sweep_kind"] == "grid"])
     if not grids:
         return []
     setting, latest = _setting(grids[-1]), grids[-1]["sweep_id"]
@@ -189,6 +189,20 @@ def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     newest = {plan["trainable"]: plan["sweep_id"] for plan in alike}  # by time, so that the last one seen is the newest
     return [plan for plan in alike if newest[plan["trainable"]] == plan["sweep_id"]]
+
+
+def _of_whole_mixtures(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without experts of one domain among those of a group: no models of the mixture, but what others begin from."""
+    most: dict[tuple[Any, ...], int] = {}
+    for plan in plans:
+        cell = plan["sweep_id"], plan["squad_share"]
+        most[cell] = max(most.get(cell, 0), _num_trained(plan))
+    return [plan for plan in plans if _num_trained(plan) == most[plan["sweep_id"], plan["squad_share"]]]
+
+
+def _num_trained(plan: dict[str, Any]) -> int:
+    """Domains with training examples; 0 in ledgers of before schema 7, which had two domains."""
+    return sum(count > 0 for count in plan["domain_examples"] or ())
 
 
 def _setting(plan: dict[str, Any]) -> tuple[Any, ...]:
@@ -241,7 +255,7 @@ def _domains(plans: Sequence[dict[str, Any]], trials: Sequence[GridTrial]) -> tu
 
 
 def _unseen(plans: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """Domains without a training example in any of these plans; of ledgers before schema 7 nobody knows."""
+    """Domains without an example in the mixture of any of these plans; of ledgers before schema 7 nobody knows."""
     most: dict[str, int] = {}
     for plan in plans:
         for domain, count in zip(plan["domains"] or (), plan["domain_examples"] or (), strict=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow.compute as pc
 
 from results.claims import claims_table, claims_text, exbert_search
+from results.comparisons import is_of_two_domains
 from results.effects import effects_table
 from results.pairs import pairs_table
 from results.report_frame import Section, Subject, html_table
@@ -40,8 +41,9 @@ def claims_section(subject: Subject) -> Section | None:
     """None where no grid was planned; of a large one the command instead of the tables."""
     if not subject.grid.trials:
         return None
+    about = {"of_two_domains": is_of_two_domains(subject.grid)}
     if subject.is_large:
-        return Section(name="claims", title=_CLAIMS, values={"num_trials": len(subject.grid.trials)})
+        return Section(name="claims", title=_CLAIMS, values={**about, "num_trials": len(subject.grid.trials)})
     table, notes = claims_table(subject.ledger, subject.grid, exbert_search(subject.ledger))
     text, is_open = claims_text(table), pc.equal(table["verdict"], _NOT_MEASURED)
     judged, unmeasured = text.filter(pc.invert(is_open)), text.filter(is_open)
@@ -51,6 +53,7 @@ def claims_section(subject: Subject) -> Section | None:
         "unmeasured": html_table(unmeasured, "Claims of the paper that this ledger cannot judge, and why"),
         "notes": notes[:_MOST_NOTES],
         "num_trials": None,
+        **about,
     }
     return Section(name="claims", title=_CLAIMS, values=values)
 

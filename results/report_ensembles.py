@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pyarrow as pa
 
-from results import paper
-from results.ensembles import ensembles_table, expert_answers_table, gates_table
+from results.ensembles import ensembles_table, gates_table, lost_answers
 from results.errors import LedgerError
 from results.report_frame import Section, Subject, html_table
 
@@ -22,35 +23,15 @@ def ensembles_section(subject: Subject) -> Section | None:
     tables = [html_table(published, "The paper's systems and ours, EM and F1 in percent", ".1f")]
     try:
         gates, more = gates_table(subject.ledger, subject.grid)
-        answers, _ = expert_answers_table(subject.ledger, subject.grid)
     except LedgerError:  # none is complete yet
         return Section(name="ensembles", title="Gated ensembles", values={"tables": tables, "notes": notes})
+    best = max(set(gates["trial_key"].to_pylist()), key=lambda key: (_mean_em(gates, key), key))
+    lost = lost_answers(subject.ledger, best, _MOST_EXAMPLES)
     tables.append(html_table(gates, "Ensembles, their best experts, and an oracle", ".1f"))
-    tables.append(html_table(_lost(answers), "Examples that some expert had right and the ensemble has wrong", ".2f"))
+    tables.append(html_table(lost, f"Examples that some expert had right and the best ensemble, {best}, has wrong", ".2f"))
     values = {"tables": [table for table in tables if table["rows"]], "notes": [*notes, *more]}
     return Section(name="ensembles", title="Gated ensembles", values=values)
 
 
-def _lost(answers: pa.Table) -> pa.Table:
-    """What every expert answered, of the first few examples that the first ensemble lost."""
-    rows = answers.to_pylist()
-    of_example: dict[tuple[str, str], list[dict[str, object]]] = {}
-    for row in rows:
-        if row["trial_key"] == rows[0]["trial_key"] and row["em"] == 0:
-            of_example.setdefault((row["domain"], row["example_id"]), []).append(row)
-    lost = [each for each in of_example.values() if any(row["expert_em"] == 1 for row in each)]
-    shown = [
-        {
-            "domain": paper.domain_title(str(row["domain"])),
-            "question": row["question"],
-            "ground truth": " | ".join(map(str, row["gold"])),  # type: ignore[call-overload]
-            "ensemble": row["prediction"],
-            "expert": row["expert"],
-            "weight": row["weight"],
-            "start": row["start"],
-            "answer": row["answer"],
-        }
-        for each in lost[:_MOST_EXAMPLES]
-        for row in each
-    ]
-    return pa.Table.from_pylist(shown) if shown else pa.table({"domain": pa.array([], pa.string())})
+def _mean_em(gates: pa.Table, key: str) -> float:
+    return statistics.fmean(row["em"] for row in gates.to_pylist() if row["trial_key"] == key)

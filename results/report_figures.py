@@ -9,6 +9,7 @@ import altair as alt
 
 from results import paper
 from results.charts import Chart, inline
+from results.comparisons import is_of_two_domains
 from results.grid import Grid, GridTrial, ratio
 from results.grid_figures import fig2, fig3, fig6
 from results.ledger import Ledger
@@ -21,9 +22,9 @@ _LOSSES = {"train_qa_loss": "training", "val_qa_loss": "validation"}
 
 
 def figures_section(subject: Subject) -> Section | None:
-    """None where no grid was planned."""
+    """None where no grid of two domains was planned."""
     grid = subject.grid
-    if not grid.trials:
+    if not grid.trials or not is_of_two_domains(grid):
         return None
     baseline = paper.model_title(grid.trainables[0])
     abouts = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def divergence(found: Routing) -> Chart:
     num_layers = len({one.layer for one in between})
     split = "validation" if is_curve else "test" if all(one.split == "test" for one in between) else "last"
     words = (found.sweep.name, f"on the {split} split", f"mean over {num_layers} expert layers" if num_layers > 1 else "")
-    title = title_over("How differently the domains are routed", *words, "0 bits: alike; 1 bit: no expert in common")
+    title = title_over("How differently the domains are routed", *words, _scale_words(found))
     draw = _curves if is_curve else _by_mixture
     panels = [draw(found, [row for row in rows if row["measure"] == name], name) for name in _MEASURES]
     return alt.vconcat(*panels, spacing=24).properties(title=title)
@@ -86,7 +87,7 @@ def specialisation(found: Routing) -> Chart:
     if not deep:
         raise QueryError(
             f"no trial of {found.sweep.name} has routed two domains through several expert layers; run one that does, such as "
-            "moe_variants with placement=all, or adapters"
+            "moe_variants with placement=all, or adapters, or name another with --sweep"
         )
     trials = {trial.trial_key: trial for trial in found.trials}
     rows = [
@@ -106,7 +107,7 @@ def specialisation(found: Routing) -> Chart:
     tooltip = [*_TRIAL_TOOLTIP, alt.Tooltip("layer:O", title="Layer"), alt.Tooltip("bits:Q", title="Divergence (bits)")]
     layers = alt.layer(base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=28, opacity=1).encode(tooltip=tooltip))
     panels = [_by_order(layers, [row for row in rows if row["measure"] == name], name) for name in _MEASURES]
-    words = (found.sweep.name, f"{len(deep)} trials with several expert layers", "0 bits: alike; 1 bit: no expert in common")
+    words = (found.sweep.name, f"{len(deep)} trials with several expert layers", _scale_words(found))
     return alt.vconcat(*panels, spacing=24).properties(title=title_over("Where in the model the domains part", *words))
 
 
@@ -207,6 +208,11 @@ def _divergence_rows(found: Routing, between: Sequence[Divergence]) -> list[_Row
         for (key, step), layers in grouped.items()
         for name in _MEASURES
     ]
+
+
+def _scale_words(found: Routing) -> str:
+    most = math.log2(max(2, len(found.sweep.domains)))
+    return f"0 bits: alike; {most:.3g} bit{'s' if most > 1 else ''}: no expert in common"
 
 
 def _labels(found: Routing, trial: SweepTrial) -> _Row:

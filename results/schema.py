@@ -62,7 +62,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("data_fingerprint", _TEXT, "SHA-256 over the content of encoder and data files or their pinned revisions"),
         Column("domains", pa.list_(_TEXT), "domain names in mixture order"),
         Column("squad_share", _INT, "percent of the mixture from the first domain, or first group of domains"),
-        Column("domain_examples", pa.list_(_INT), "training examples of each of the domains"),
+        Column("domain_examples", pa.list_(_INT), "examples of each of the domains in the mixture"),
         Column("data_order", _TEXT, "concatenated | shuffled"),
         Column("mixture_size", _INT, "training examples"),
         Column("n_layers", _INT, "transformer blocks kept; null: the encoder's"),

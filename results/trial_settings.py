@@ -9,10 +9,13 @@ from typing import Any
 from results.grid import Grid, GridTrial
 from results.ledger import Ledger
 
-__all__ = ["Settings", "TrialSettings"]
+__all__ = ["PARENTS_EPOCHS", "Settings", "TrialSettings"]
 
 Settings = Mapping[str, Any]
 """By dotted name, `architecture` among them."""
+
+PARENTS_EPOCHS = "parents.epochs"
+"""Of what the trial begins from, the most; None where it begins from nothing."""
 
 _WHERE_ABSENT: Settings = {
     "model.reinit_k": 0,
@@ -25,17 +28,25 @@ _WHERE_ABSENT: Settings = {
 
 
 class TrialSettings:
-    """The settings of every completed trial of a grid that was trained on its whole mixture."""
+    """The settings of every completed trial of a grid, and `PARENTS_EPOCHS`."""
 
     def __init__(self, ledger: Ledger, grid: Grid) -> None:
         done = {trial.trial_key: trial for trial in grid.trials if trial.em}
         rows = ledger.sql(_CONFIGS, {"keys": list(done)}).to_pylist() if done else []
-        most = max((row["num_domains"] or 0 for row in rows), default=0)
+        parents = sorted({key for row in rows for key in row["parent_keys"] or ()})
+        epochs = (
+            {row["trial_key"]: row["epochs"] for row in ledger.sql(_EPOCHS, {"keys": parents}).to_pylist()} if parents else {}
+        )
         self._found = [
-            (done[row["trial_key"]], {"architecture": row["architecture"], **_flat(json.loads(row["config"]))})
+            (
+                done[row["trial_key"]],
+                {
+                    "architecture": row["architecture"],
+                    PARENTS_EPOCHS: max((epochs.get(key) or 0 for key in row["parent_keys"] or ()), default=None),
+                    **_flat(json.loads(row["config"])),
+                },
+            )
             for row in sorted(rows, key=lambda row: str(row["trial_key"]))
-            # An expert of one domain among several is no model of the mixture.
-            if grid.num_mixed <= _PLAIN_DOMAINS or (row["num_domains"] or 0) == most
         ]
 
     def matching(self, wanted: Settings) -> Iterator[tuple[GridTrial, Settings]]:
@@ -47,8 +58,8 @@ class TrialSettings:
     def pairs(self, base: Settings, other: Settings, where: Settings) -> list[tuple[GridTrial, GridTrial]]:
         """Trials with the settings of `base` and of `other` on the same mixture with the same seed, both as `where` says.
 
-        Two of one architecture are equal in every setting that `base` and `other` do not name, two of different ones in none
-        but the mixture's.
+        Two of one architecture are equal in every setting that `base` and `other` do not name, two of different ones in the
+        mixture's and in which weights were taken.
         """
         named = {*base, *other}
         others = list(self.matching({**where, **other}))
@@ -57,7 +68,7 @@ class TrialSettings:
             for first, left in self.matching({**where, **base})
             for second, right in others
             if (first.share, first.order, first.seed) == (second.share, second.order, second.seed)
-            and (left["architecture"] != right["architecture"] or _without(left, named) == _without(right, named))
+            and _is_fair(left, right, named)
         ]
 
     def values(self, name: str, where: Settings) -> list[Any]:
@@ -68,11 +79,11 @@ class TrialSettings:
 
 _CONFIGS = """
     SELECT trial_key, any_value(architecture) AS architecture, any_value(config) AS config,
-           any_value(len(list_filter(domain_examples, lambda count: count > 0))) AS num_domains
+           any_value(parent_keys) AS parent_keys
     FROM plans WHERE trial_key IN (SELECT unnest($keys::VARCHAR[])) GROUP BY trial_key
 """
 
-_PLAIN_DOMAINS = 2
+_EPOCHS = "SELECT trial_key, any_value(epochs) AS epochs FROM plans WHERE list_contains($keys, trial_key) GROUP BY trial_key"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -89,6 +100,12 @@ def _value(settings: Settings, name: str) -> Any:
 def _has(settings: Settings, name: str, wanted: Any) -> bool:
     value = _value(settings, name)
     return value in wanted if isinstance(wanted, frozenset) else bool(value == wanted)
+
+
+def _is_fair(left: Settings, right: Settings, named: set[str]) -> bool:
+    if left["architecture"] != right["architecture"]:
+        return bool(_value(left, "training.select") == _value(right, "training.select"))
+    return _without(left, named) == _without(right, named)
 
 
 def _without(settings: Settings, named: set[str]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ adapters_sensitivity = Space(
 adapters_steps = Space(
     name="adapters_steps",
     trainable="adapters",
-    dimensions={"model.num_experts": Choice([2, 10]), "training.epochs": Choice([1, 2, 4, 8, 16])},
+    dimensions={"model.num_experts": Choice([2, 10]), "training.epochs": Choice([1, 2, 4, 8, 16, 32])},
     fixed={"model.method": "mov", "model.rank": None},
 )
 """How long training pays: in the paper, more than 5,000 steps degrade."""

@@ -19,7 +19,7 @@ _GATE = {"training.learning_rate": 1e-3}
 baseline_factorial = Space(
     name="baseline_factorial",
     trainable="distilbert",
-    # Section 3.3: re-initialisation "varied from 2-4", epochs "in the range of 3-5"
+    # Section 3.3: re-initialisation "varied from 2-4", here from 1 on, and epochs "in the range of 3-5"
     dimensions={"model.reinit_k": Choice([0, 1, 2, 3, 4]), "training.epochs": Choice([3, 4, 5])},
 )
 """Few-sample fine-tuning without experts, on the whole mixture."""
@@ -34,10 +34,10 @@ baseline_selection = Space(
 ensemble_factorial = Space(
     name="ensemble_factorial",
     trainable="gated_ensemble",
-    dimensions={"model.reinit_k": Choice([0, 1, 2, 3, 4]), "model.expert_epochs": Choice([3, 4, 5])},
+    dimensions={"model.reinit_k": Choice([0, 1, 2, 3, 4]), "model.expert_epochs": Choice([None, 4, 5])},
     fixed=_GATE,
 )
-"""The same of every expert."""
+"""The same of every expert; without a number they have the sweep's epochs, which in the paper are three."""
 
 ensemble_data = Space(
     name="ensemble_data",

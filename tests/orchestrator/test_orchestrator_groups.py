@@ -1,6 +1,7 @@
 """Sweeps over more than two domains, in two groups, up to what the ledger says of them and of gated ensembles."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import yaml
 from orchestrator.errors import PlanError, PresetError
 from orchestrator.plan import Plan, plan_grid
 from orchestrator.preset import load_preset
+from orchestrator.search_plan import plan_search
 from results.claims import claims_table
 from results.ensembles import ensembles_table, expert_answers_table, gates_table
 from results.grid import load_grid
 from results.ledger import Ledger
+from results.parts import write_part
 from results.ranking import ranking_table
 from results.report_ensembles import ensembles_section
 from results.report_frame import load_subject
@@ -211,6 +214,36 @@ def test_the_papers_tables_and_claims_stand_beside_ours_out_of_domain(storage: P
     assert found["absolute"] == pytest.approx(ensemble["EM"] - baseline["EM"])
     assert found["tested on"] == "far, farther"
     assert claims["four blocks drawn again cost"]["verdict"] == "not measured"
+
+
+def test_experts_of_one_domain_are_no_models_of_the_grid(storage: Path) -> None:
+    ledger = Ledger(storage)
+    for sweep in (None, load_grid(ledger).trials[0].sweep_id):
+        names = {trial.trainable for trial in load_grid(ledger, sweep).trials}
+        assert names == {
+            "distilbert",
+            "gated_ensemble:learning_rate=0.01",
+            "gated_ensemble:learning_rate=0.01 gate_data=others",
+        }
+
+
+def test_whichever_key_sorts_last_the_newest_grid_is_the_same(storage: Path, tmp_path: Path) -> None:
+    shutil.copytree(storage, tmp_path / "storage")
+    ledger = Ledger(tmp_path / "storage")
+    [sweep] = {trial.sweep_id for trial in load_grid(ledger).trials}
+    rows = ledger.table("plans").to_pylist()
+    for row in rows:  # an expert's key the last of all
+        if row["trainable"] == "distilbert:domain=near":
+            row["trial_key"] = "f" * 16
+    write_part(tmp_path / "storage", "plans", sweep, rows)
+    assert len(load_grid(Ledger(tmp_path / "storage")).trials) == 3
+
+
+def test_a_search_of_trials_that_begin_from_others_is_refused(preset: Path, tmp_path: Path) -> None:
+    space = preset.parent / "spaces.py"
+    asked = load_preset(str(preset), ["search.share=100", f"search.space={space}", "spaces=[]"])
+    with pytest.raises(PlanError, match="begins from 2 others, which a search does not train; take every point of the space"):
+        plan_search(asked, tmp_path)
 
 
 def test_the_report_has_a_section_on_ensembles(storage: Path) -> None:

@@ -108,6 +108,40 @@ def sides_of(check: partial[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return {**where, **one_of(check.keywords["base"])}, {**where, **one_of(check.keywords["other"])}
 
 
+def test_long_training_is_judged_against_the_best_before_it_and_only_where_it_was_long(tmp_path: Path) -> None:
+    mov = {"architecture": "adapters", "model.method": "mov", "model.rank": None}
+    epochs = ((1, 8), (4, 34), (16, 24))  # ever worse after the fourth
+    ledger = write_grid(tmp_path, [({**mov, "training.epochs": number}, right) for number, right in epochs])
+
+    def judged() -> dict[str, Any]:
+        [found] = [
+            row for row in claims_table(ledger, load_grid(ledger))[0].to_pylist() if row["claim"] == "long training hurts"
+        ]
+        return found
+
+    assert judged()["verdict"] == "not measured"
+    assert "more than 5,000 steps" in judged()["note"]
+    steps = [{"trial_key": f"{2:016x}", "attempt": 1, "step": 6000, "epoch": 16.0, "val_qa_loss": 1.0}]
+    write_part(tmp_path, "reports", attempt_part(f"{2:016x}", 1), steps)
+    assert judged()["absolute"] == pytest.approx(100 * (24 - 34) / NUM_EXAMPLES)
+    assert judged()["verdict"] == "holds"
+
+
+def test_what_recorded_configurations_leave_out_is_what_was_done_before() -> None:
+    from results.trial_settings import _WHERE_ABSENT
+    from trainables.config import ADDED_LATER
+
+    asked = {name for claim in VARIANT_CLAIMS if isinstance(claim.check, partial) for name in named_by(claim.check)}
+    assert {name: ADDED_LATER[name] for name in _WHERE_ABSENT} == _WHERE_ABSENT
+    assert asked & set(ADDED_LATER) <= set(_WHERE_ABSENT)
+
+
+def named_by(check: partial[Any]) -> set[str]:
+    """Every setting that a claim names."""
+    given = [value for value in check.keywords.values() if isinstance(value, dict)]
+    return {name for each in given for name in each} | {str(check.keywords.get("setting"))}
+
+
 PAIRED = [claim for claim in VARIANT_CLAIMS if isinstance(claim.check, partial) and claim.check.func in (between, extremes)]
 
 

@@ -144,10 +144,15 @@ class FineTuning:
     def _keep_if_best(self, val_qa_loss: float) -> None:
         """Remembers the weights of the lowest validation loss, of equal ones the first; at the end these are the model's."""
         if self.best is None or val_qa_loss < float(self.best["val_qa_loss"]):
-            weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
+            frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+            weights = {
+                name: tensor.detach().to("cpu", copy=True)
+                for name, tensor in self.model.state_dict().items()
+                if name not in frozen
+            }
             self.best = {"val_qa_loss": val_qa_loss, "weights": weights}
         if self.step == self.total_steps:
-            self.model.load_state_dict(self.best["weights"])
+            self.model.load_state_dict(self.best["weights"], strict=False)  # what is frozen is as it was
 
     def _validation_due(self) -> bool:
         return self.config.evaluation.validate_at == "report" or self.step % self.steps_per_epoch == 0
@@ -201,6 +206,7 @@ class FineTuning:
         self.step, self.samples_seen = state["step"], state["samples_seen"]
         self.sums.update(state["sums"])
         self.steps_since_report = state["steps_since_report"]
-        self.best = state.get("best")
+        if best := state.get("best"):
+            self.best = {**best, "weights": {name: tensor.cpu() for name, tensor in best["weights"].items()}}
         self.saved_step = self.step
         restore_generators(state["generators"], self.context.device)
