@@ -7,24 +7,27 @@ from typing import Any
 import pytest
 from golden import Golden
 from lan import SHARED, lacking
-from on_prem import OnPrem, on_prem
+from on_prem import CRAWL, OnPrem, on_prem
 
 from trainables.embedded import write_corpora
 
 NOTICED_SOON = (
     "export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=2000"
-    " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3\n"
+    " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3"
 )
 """For the head: it gives a silent node up after some 20 s, not 63. With 1 s each, a busy machine lost nodes that were alive."""
+
+CRAWLS = f"export PYTHONPATH=$HOME/expert-sweeps/tests/faults/faulty_site SWEEP_FAULT=crawl SWEEP_FAULT_WHILE={CRAWL}"
+"""For the workers: their trials take 2 s for each report, without computing, as long as there is that file."""
 
 GRID: dict[str, Any] = {
     "orders": ["shuffled"],
     "shares": [0, 40, 80],
-    "mixture_size": 40,
-    "training": {"epochs": 90, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
+    "mixture_size": 20,
+    "training": {"epochs": 20, "batch_size": 8, "learning_rate": 1.0e-3, "max_length": 128, "stride": 32},
     "recovery": {"checkpoint_seconds": 0, "max_retries": 0},  # a lost node that counted as a failure would fail its trial
 }
-"""Six trials of ten seconds or more."""
+"""Six trials of some seconds, or of 80 where they crawl."""
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +37,9 @@ def cluster() -> Iterator[OnPrem]:
     if why := lacking():
         pytest.skip(why)
     with on_prem(num_workers=2) as made:
-        with (made.lan.head.root / ".bashrc").open("a", encoding="utf-8") as bashrc:
-            bashrc.write(NOTICED_SOON)
+        made.lan.head.add_to_bashrc(NOTICED_SOON)
+        for worker in made.lan.workers:
+            worker.add_to_bashrc(CRAWLS)
         yield made
 
 

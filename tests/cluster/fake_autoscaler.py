@@ -24,7 +24,6 @@ import psutil
 __all__ = ["FakeCluster", "fake_cluster", "namespaces_are_permitted"]
 
 ROOT = Path(__file__).parents[2]
-LOGICAL_GPUS = Path(__file__).parent / "logical_gpus"
 
 _NAMESPACE = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
 _IDLE_MINUTES = 0.1
@@ -51,7 +50,10 @@ class FakeCluster:
             "RAY_AUTH_MODE": "disabled",
             "RAY_FAKE_CLUSTER": "1",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "PYTHONPATH": os.pathsep.join([str(LOGICAL_GPUS), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "faults" / "faulty_site"), str(ROOT)]),
+            "SWEEP_ON_CPU": "1",
+            "SWEEP_FAULT": "crawl",  # trials take their time, so that there is one for each node
+            "SWEEP_FAULT_WHILE": str(folder / "crawl"),
         }
         (folder / "autoscaling.json").write_text(json.dumps(self._configuration(node_types)), encoding="utf-8")
         # The namespace's first process has to reap the orphans: a shell does.
@@ -101,6 +103,15 @@ class FakeCluster:
     def sweep(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A driver on the head."""
         return self.run(sys.executable, "-m", "orchestrator.run", *arguments, "--address", self.address)
+
+    @contextmanager
+    def crawling(self) -> Iterator[None]:
+        """Trials take 2 s for each report, without computing, while the context is open."""
+        (self._folder / "crawl").touch()
+        try:
+            yield
+        finally:
+            (self._folder / "crawl").unlink()
 
     @property
     def said(self) -> str:

@@ -117,6 +117,11 @@ class Host:
         """Runs a script as SSH would: in an interactive login shell, with what ~/.bashrc sets."""
         return self.run("bash", "--login", "-c", f"source ~/.bashrc; {script}", seconds=seconds)
 
+    def add_to_bashrc(self, line: str) -> None:
+        """What every login of root, also by SSH, runs from now on."""
+        with (self.root / ".bashrc").open("a", encoding="utf-8") as bashrc:
+            bashrc.write(f"{line}\n")
+
     def processes(self) -> dict[int, str]:
         """Its processes, but for the first one and sshd: command line by process id, as the host counts."""
         lines = self.run("ps", "-eo", "pid=,args=", "--cols", "400").stdout.splitlines()

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lan import Host, Lan, lan
+from lan import SHARED, Host, Lan, lan
 
 from results.ledger import Ledger
 
-__all__ = ["ROOT", "OnPrem", "attempts", "on_prem", "substituted", "wait_until"]
+__all__ = ["CRAWL", "ROOT", "OnPrem", "attempts", "on_prem", "substituted", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+CRAWL = SHARED / "crawl"
+"""As long as there is this file, trials on nodes that look for it take their time."""
 
 _CHECKOUT = "/root/expert-sweeps"
 _FILE = "clusters/on-prem.yaml"
@@ -116,6 +119,16 @@ class OnPrem:
         """What a job has said."""
         return self.lan.head.login(f"ray job logs {name}").stdout
 
+    @contextmanager
+    def crawling(self) -> Iterator[None]:
+        """Trials take their time while the context is open, so that there is one to lose at any moment."""
+        crawl = self.lan.shared / CRAWL.name
+        crawl.touch()
+        try:
+            yield
+        finally:
+            crawl.unlink()
+
     def driver(self) -> list[int]:
         """Process ids of drivers on the head."""
         command = re.compile(r"\S*python\S* -m orchestrator.run (grid|search|resume)")
@@ -165,8 +178,8 @@ def _install_python(host: Host) -> None:
     ray = host.root / "sweeps-venv" / "bin" / "ray"
     ray.write_text(_RAY, encoding="utf-8")
     ray.chmod(0o755)
-    with (host.root / ".bashrc").open("a", encoding="utf-8") as bashrc:  # a busy machine is no failure
-        bashrc.write("export RAY_raylet_start_wait_time_s=180\n")
+    # A busy machine is no failure; and Ray's workers, by themselves at 15, would wait for what else it does.
+    host.add_to_bashrc("export RAY_raylet_start_wait_time_s=180 RAY_worker_niceness=0")
     config = host.root / ".config" / "pip" / "pip.conf"
     config.parent.mkdir(parents=True)
     config.write_text(_PIP_CONFIG, encoding="utf-8")

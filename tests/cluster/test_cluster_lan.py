@@ -19,7 +19,7 @@ def test_a_worker_that_cannot_be_set_up_is_told_of_with_its_error(cluster: OnPre
     packages = next(cluster.lan.workers[1].root.glob("sweeps-venv/lib/python*/site-packages")) / "packages.pth"
     kept = packages.read_bytes()
     packages.unlink()  # so that the cluster file's `pip install` finds no pip
-    assert cluster.type("ray get-auth-token --generate").returncode == 0
+    assert cluster.type("umask 077; ray get-auth-token --generate").returncode == 0
     up = cluster.up()
     assert up.returncode == 0, up.stdout
     waited = cluster.wait(seconds=60)
@@ -52,6 +52,8 @@ def tried(mode: str, token: str, *command: str) -> list[str]:
 
 def test_without_the_token_nobody_gets_in(cluster: OnPrem) -> None:
     head, stranger = cluster.lan.head, cluster.laptop
+    for host in (stranger, *cluster.lan.nodes):
+        assert (host.root / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     address = head.address
     # From the network there is no dashboard and no jobs API at all; on the head itself both ask for the token.
     assert asked(stranger, "GET", f"http://{address}:8265/api/jobs/") == "000"
@@ -102,3 +104,9 @@ def test_a_node_with_other_code_is_refused_in_one_line(cluster: OnPrem, grid: st
     assert f"{worker.name} ({worker.address}) has code" in line
     assert "`ray up` again" in line
     assert attempts(cluster.lan.shared / "refused") == []
+
+
+def test_a_storage_that_only_the_head_has_is_refused(cluster: OnPrem, grid: str) -> None:
+    refused = cluster.on_head(f"{grid} --storage /root/sweeps")
+    assert refused.returncode == 1
+    assert "storage /root/sweeps is not shared: 2 of 2 other nodes do not see it" in refused.stdout

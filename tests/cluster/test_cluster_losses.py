@@ -48,29 +48,32 @@ def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluste
     command = f"{grid} --storage {SHARED}/sweeps"
     told: dict[str, float] = {}
 
-    cluster.submit(command, "begun")
-    wait_until(
-        lambda: begun_on(storage, first) and begun_on(storage, second) and reports(storage) > 2, 240, "both workers train"
-    )
+    with cluster.crawling():
+        cluster.submit(command, "begun")
+        wait_until(
+            lambda: begun_on(storage, first) and begun_on(storage, second) and reports(storage) > 2, 240, "both workers train"
+        )
 
-    cluster.lan.cut(first)
-    told["cut: seen by the driver"] = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
-    before = len(attempts(storage))
-    cluster.lan.mend(first)
-    told["cut: trains again after mending"] = wait_until(lambda: begun_on(storage, first, before), 240, "it trains again")
+        cluster.lan.cut(first)
+        told["cut: seen by the driver"] = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
+        before = len(attempts(storage))
+        cluster.lan.mend(first)
+        told["cut: trains again after mending"] = wait_until(lambda: begun_on(storage, first, before), 240, "it trains again")
 
-    wait_until(
-        lambda: any(row["host"] == second.name and row["status"] == "running" for row in attempts(storage)), 60, "both train"
-    )
-    raylets = [pid for pid, line in second.processes().items() if line.split()[0].endswith("/raylet")]
-    before = len(attempts(storage))
-    second.kill(*raylets)
-    told["raylet: seen by the driver"] = wait_until(lambda: lost(storage) == 2, 180, "the driver has lost the trial")
-    told["raylet: another attempt"] = wait_until(lambda: len(attempts(storage)) > before, 240, "a trial was begun after it")
+        wait_until(
+            lambda: any(row["host"] == second.name and row["status"] == "running" for row in attempts(storage)),
+            60,
+            "both train",
+        )
+        raylets = [pid for pid, line in second.processes().items() if line.split()[0].endswith("/raylet")]
+        before = len(attempts(storage))
+        second.kill(*raylets)
+        told["raylet: seen by the driver"] = wait_until(lambda: lost(storage) == 2, 180, "the driver has lost the trial")
+        told["raylet: another attempt"] = wait_until(lambda: len(attempts(storage)) > before, 240, "a trial was begun after it")
 
-    drivers = cluster.driver()
-    assert drivers, cluster.log("begun")
-    cluster.lan.head.kill(*drivers)
+        drivers = cluster.driver()
+        assert drivers, cluster.log("begun")
+        cluster.lan.head.kill(*drivers)
     wait_until(lambda: "FAILED" in cluster.status("begun"), 60, "the job is known to be dead", every=2)
     finish(cluster, command, "resumed")
 
@@ -84,9 +87,10 @@ def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluste
 def test_when_the_head_dies_ray_up_and_the_same_command_finish_the_sweep(cluster: OnPrem, grid: str, golden: Golden) -> None:
     storage = cluster.lan.shared / "headless"
     command = f"{grid} --storage {SHARED}/headless"
-    cluster.submit(command, "before")
-    wait_until(lambda: reports(storage) > 4, 240, "the sweep has begun")
-    cluster.lan.head.kill(*cluster.lan.head.processes())
+    with cluster.crawling():
+        cluster.submit(command, "before")
+        wait_until(lambda: reports(storage) > 4, 240, "the sweep has begun")
+        cluster.lan.head.kill(*cluster.lan.head.processes())
     gone = wait_until(lambda: not cluster.ray_processes(), 240, "the workers have ended without their head")
     assert golden.differences_of_part(storage) == []
     up = cluster.up()

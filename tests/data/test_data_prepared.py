@@ -134,6 +134,16 @@ def test_arrays_are_mapped_not_read(data: DataSpec, tmp_path: Path) -> None:
         assert all(f"{path}" in mapped for path in (tmp_path / "prepared").glob("*/examples.arrow"))
 
 
+def test_arrays_that_would_have_to_be_unpickled_are_refused(data: DataSpec, tmp_path: Path) -> None:
+    _prepare(data, tmp_path / "prepared")
+    changed = tmp_path / "changed"  # not opened by this process yet
+    (tmp_path / "prepared").rename(changed)
+    for array in changed.glob("*/*.npy"):
+        np.save(array, np.array([tmp_path], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"Python objects|allow_pickle=False"):
+        _open(data, changed)
+
+
 def test_a_batch_is_padded_to_its_longest_window_and_decodes_to_its_answers(data: DataSpec, tmp_path: Path) -> None:
     prepared = _open(data, tmp_path / "prepared")
     pool, train = prepared.pool, prepared.training_windows(MIXTURE)

@@ -91,7 +91,8 @@ def test_sharing_a_gpu_is_kept_in_one_place_however_it_is_said(given: list[str],
 def test_an_unknown_preset_names_those_that_exist() -> None:
     with pytest.raises(
         PresetError,
-        match="adapters, embedded, gated_ensemble, moe_variants, paper, robustqa, staged or a YAML file, got 'papr'; did you mean paper",
+        match="adapters, embedded, gated_ensemble, moe_variants, paper, robustqa, staged or a YAML file, got 'papr'; "
+        "did you mean paper",
     ):
         load_preset("papr")
 

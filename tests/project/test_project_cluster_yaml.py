@@ -43,6 +43,7 @@ def test_a_cluster_file_asks_for_the_token_and_shows_nobody_anything(name: str) 
     assert "RAY_AUTH_MODE=token" in head.split("ray start")[0]
     assert "RAY_AUTH_MODE=token" in worker.split("ray start")[0]
     assert "~/.ray/auth_token" in cluster["file_mounts"]
+    assert "chmod 600 ~/.ray/auth_token" in cluster["setup_commands"]
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
     assert "--dashboard-host=127.0.0.1" in head
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
@@ -166,10 +167,15 @@ def test_the_versions_named_are_the_pinned_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RAY_FILES)
-def test_every_key_of_the_top_is_explained(name: str) -> None:
-    """In its own line, in one just above it, or at its first key inside."""
+def test_every_key_is_explained_where_it_first_stands(name: str) -> None:
+    """In its own line, in a comment just above it, or in the first line inside it."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    explained: set[str] = set()
     for number, line in enumerate(lines):
-        if re.match(r"[a-z_]+:", line) and not re.match(r"(apiVersion|kind|metadata|spec):", line):
-            around = lines[max(0, number - 1) : number + 4]
-            assert any("#" in each for each in around), line
+        if not (found := re.match(r" *(?:- )?(\w+|\"[^\"]+\"):(?: |$)", line)) or found[1] in explained:
+            continue
+        inside = lines[number + 1] if line.split("#")[0].rstrip().endswith(":") else ""
+        above = lines[number - 1] if lines[number - 1].lstrip().startswith("#") else ""
+        assert any("#" in each for each in (line, above, inside)), line
+        explained.add(found[1])
+    assert len(explained) > 10

@@ -1,6 +1,7 @@
 """Who may import whom (design: packages), and what stays out of commands that must start at once."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ def test_imports_go_one_way(path: Path) -> None:
             assert top in MAY_IMPORT[package], f"{package} must not import {name}"
         if package == "search_spaces" and top == "trainables":
             assert name == "trainables.registry" or name.endswith(".config")
+
+
+def test_nothing_unpickles() -> None:
+    """What others can write to must not make a worker run code. (What a worker raises, Ray pickles for its own driver.)"""
+    unpickle = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert [path for path in modules() if unpickle & {name.partition(".")[0] for name in imported(path)}] == []
+    calls = re.compile(r"\btorch\.load\(|allow_pickle=True|weights_only=False")
+    assert [path for path in modules() if calls.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(

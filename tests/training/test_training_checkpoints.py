@@ -1,5 +1,7 @@
 """Checkpoint files: whole or passed over, and the older one there until the newer one is."""
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from storage_faults import file_size_limit
 
+from trainables.config import QAConfig
+from trainables.contract import Parent
+from trainables.data.errors import DataError
 from trainables.training import checkpoints
+from trainables.training.parents import load_parent
 
 OLDER, NEWER = 3, 5
 
@@ -58,6 +64,32 @@ def test_checkpoints_and_weights_are_files_that_safetensors_reads(directory: Pat
 def test_a_checkpoint_cut_off_at_any_byte_is_passed_over(directory: Path, written: bytes) -> None:
     for length in range(len(written)):
         assert checkpoints.newest_step(replaced(directory, written[:length])) == OLDER
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, harm: Path) -> None:
+        self._harm = harm
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (self._harm,)
+
+
+def test_what_somebody_else_has_pickled_is_passed_over_and_runs_nothing(directory: Path, tmp_path: Path) -> None:
+    harm = tmp_path / "harm"
+    pickle.loads(pickle.dumps(Bomb(harm)))
+    assert harm.exists()
+    harm.unlink()
+    torch.save({"model": Bomb(harm), "step": NEWER}, directory / f"step-{NEWER:08d}.safetensors")
+    assert loaded_step(directory) == OLDER
+    torch.save(Bomb(harm), directory / checkpoints.FINAL_WEIGHTS)
+    parent = Parent(
+        key="k", trainable="distilbert", config=QAConfig.model_construct(), weights=directory / checkpoints.FINAL_WEIGHTS
+    )
+    with pytest.raises(DataError, match="the weights of trial k, which this one begins from: the file is torn or was changed"):
+        load_parent(torch.nn.Linear(2, 1), parent)
+    assert not harm.exists()
 
 
 def test_a_checkpoint_with_any_byte_flipped_is_passed_over(directory: Path, written: bytes) -> None:

@@ -136,7 +136,7 @@ class TestDistilbertFromAMixedParent(BehaviourContract):
         damaged[-1] ^= 1
         (tmp_path / "damaged.safetensors").write_bytes(damaged)
         broken = replace(context, parents=(replace(parent, weights=tmp_path / "damaged.safetensors"),))
-        with pytest.raises(DataError, match=rf"weights of {parent.key}, .* its checksum does not match; put them back"):
+        with pytest.raises(DataError, match=rf"weights of trial {parent.key}, .* its checksum does not match; bring it back"):
             list(self.reports(tiny, broken))
 
 

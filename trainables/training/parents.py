@@ -22,8 +22,8 @@ def load_parent(model: nn.Module, parent: Parent) -> None:
     """
     if fault := fault_of(parent.weights):
         raise DataError(
-            f"the final weights of {parent.key}, which this trial begins from: {parent.weights} {fault}; put them back, or "
-            "remove them and run `python -m results verify --repair` to have that trial trained again"
+            f"{parent.weights}, the weights of trial {parent.key}, which this one begins from: the file {fault}; "
+            "bring it back from a copy, or train both in a new storage"
         )
     model.load_state_dict(load_file(parent.weights))
 

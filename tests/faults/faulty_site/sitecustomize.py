@@ -9,6 +9,8 @@
         slow      sleeps 0.2 s, at this report and all later ones; crawl 2 s
     SWEEP_FAULT_COUNT=file                      gets a byte for each fault
     SWEEP_FAULT_TIMES=n                         the first n times only, over all processes that share the file
+    SWEEP_FAULT_WHILE=file                      only as long as there is this file
+    SWEEP_ON_CPU=1                              trials that hold a GPU train on the CPU: for nodes that only say they have one
 
 The fault happens when the report is asked for, before it is computed. Nothing is imported until a trainable is.
 """
@@ -25,13 +27,17 @@ import time
 from pathlib import Path
 
 _REGISTRY = "trainables.registry"
+_WORKER = "orchestrator.worker"
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the registry as everybody else does, and has it patched as soon as it is loaded."""
+    """Finds a module as everybody else does, and has it patched as soon as it is loaded."""
+
+    def __init__(self, module, patch):
+        self._module, self._patch = module, patch
 
     def find_spec(self, name, path=None, target=None):
-        if name != _REGISTRY:
+        if name != self._module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -39,7 +45,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def load_and_patch(module):
             load(module)
-            _patch(module)
+            self._patch(module)
 
         spec.loader.exec_module = load_and_patch
         return spec
@@ -49,7 +55,12 @@ def _install(fault):
     if fault and _REGISTRY in sys.modules:
         _patch(sys.modules[_REGISTRY])
     elif fault:
-        sys.meta_path.insert(0, _Finder())
+        sys.meta_path.insert(0, _Finder(_REGISTRY, _patch))
+
+
+def _compute_on_cpu(worker):
+    """Placement is Ray's arithmetic, and needs no GPU."""
+    worker.RunSettings.device = property(lambda settings: "cpu")
 
 
 def _patch(registry):
@@ -82,7 +93,9 @@ def _reports(name, reports):
 
 
 def _is_counted():
-    """Counts a fault; False when there were enough."""
+    """Counts a fault; False when there is to be none now, or were enough."""
+    if (needed := os.environ.get("SWEEP_FAULT_WHILE")) and not Path(needed).exists():
+        return False
     path, times = os.environ.get("SWEEP_FAULT_COUNT"), os.environ.get("SWEEP_FAULT_TIMES")
     if not path:
         return True
@@ -132,3 +145,5 @@ _FAULTS = {
 }
 
 _install(os.environ.get("SWEEP_FAULT"))
+if os.environ.get("SWEEP_ON_CPU"):
+    sys.meta_path.insert(0, _Finder(_WORKER, _compute_on_cpu))
