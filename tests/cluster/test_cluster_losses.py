@@ -42,35 +42,42 @@ def finish(cluster: OnPrem, command: str, name: str) -> None:
     assert "SUCCEEDED" in cluster.status(name), cluster.log(name)
 
 
+def is_running_on(storage: Path, host: Host) -> bool:
+    """True when the host has a trial under way."""
+    return any(row["host"] == host.name and row["status"] == "running" for row in attempts(storage))
+
+
+def cut_a_cable(cluster: OnPrem, storage: Path) -> dict[str, float]:
+    """Cuts off a worker until its trial is given up; seconds until what was waited for."""
+    worker = cluster.lan.workers[0]
+    cluster.lan.cut(worker)
+    seen = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
+    before = len(attempts(storage))
+    cluster.lan.mend(worker)
+    again = wait_until(lambda: begun_on(storage, worker, before), 240, "it trains again")
+    return {"cut: seen by the driver": seen, "cut: trains again after mending": again}
+
+
+def kill_ray(cluster: OnPrem, storage: Path) -> dict[str, float]:
+    """Kills Ray on the other worker."""
+    worker = cluster.lan.workers[1]
+    wait_until(lambda: is_running_on(storage, worker), 60, f"{worker.name} trains")
+    before = len(attempts(storage))
+    worker.kill(*(pid for pid, line in worker.processes().items() if line.split()[0].endswith("/raylet")))
+    seen = wait_until(lambda: lost(storage) == 2, 180, "the driver has lost the trial")
+    again = wait_until(lambda: len(attempts(storage)) > before, 240, "a trial was begun after it")
+    return {"raylet: seen by the driver": seen, "raylet: another attempt": again}
+
+
 def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluster: OnPrem, grid: str, golden: Golden) -> None:
-    first, second = cluster.lan.workers
     storage = cluster.lan.shared / "sweeps"
     command = f"{grid} --storage {SHARED}/sweeps"
-    told: dict[str, float] = {}
-
     with cluster.crawling():
         cluster.submit(command, "begun")
         wait_until(
-            lambda: begun_on(storage, first) and begun_on(storage, second) and reports(storage) > 2, 240, "both workers train"
+            lambda: all(begun_on(storage, worker) for worker in cluster.lan.workers) and reports(storage) > 2, 240, "both train"
         )
-
-        cluster.lan.cut(first)
-        told["cut: seen by the driver"] = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
-        before = len(attempts(storage))
-        cluster.lan.mend(first)
-        told["cut: trains again after mending"] = wait_until(lambda: begun_on(storage, first, before), 240, "it trains again")
-
-        wait_until(
-            lambda: any(row["host"] == second.name and row["status"] == "running" for row in attempts(storage)),
-            60,
-            "both train",
-        )
-        raylets = [pid for pid, line in second.processes().items() if line.split()[0].endswith("/raylet")]
-        before = len(attempts(storage))
-        second.kill(*raylets)
-        told["raylet: seen by the driver"] = wait_until(lambda: lost(storage) == 2, 180, "the driver has lost the trial")
-        told["raylet: another attempt"] = wait_until(lambda: len(attempts(storage)) > before, 240, "a trial was begun after it")
-
+        told = cut_a_cable(cluster, storage) | kill_ray(cluster, storage)
         drivers = cluster.driver()
         assert drivers, cluster.log("begun")
         cluster.lan.head.kill(*drivers)
@@ -79,7 +86,7 @@ def test_cables_cut_nodes_and_drivers_killed_leave_the_undisturbed_ledger(cluste
 
     assert golden.differences(storage) == []
     rows = attempts(storage)
-    assert {row["host"] for row in rows} == {first.name, second.name}
+    assert {row["host"] for row in rows} == {worker.name for worker in cluster.lan.workers}
     assert {row["failure_class"] for row in rows if row["status"] != "completed"} <= {"lost", "preempted", "storage"}
     print(json.dumps(told))
 
