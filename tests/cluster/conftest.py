@@ -13,7 +13,7 @@ from trainables.embedded import write_corpora
 
 NOTICED_SOON = (
     "export RAY_health_check_initial_delay_ms=2000 RAY_health_check_period_ms=2000"
-    " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3"
+    " RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3 AUTOSCALER_UPDATE_INTERVAL_S=1"
 )
 """For the head: it gives a silent node up after some 20 s, not 63. With 1 s each, a busy machine lost nodes that were alive."""
 

@@ -36,7 +36,7 @@ _PIP_CONFIG = "[global]\nno-index = true\ndisable-pip-version-check = true\n[ins
 _FEW_BYTES = "--object-store-memory=100000000"
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str, every: float = 0.5) -> float:
+def wait_until(condition: Callable[[], object], seconds: float, what: str, every: float = 1) -> float:
     """Looks `every` so many seconds; how long it took. Raises TimeoutError."""
     began = time.monotonic()
     while not condition():
@@ -101,9 +101,9 @@ class OnPrem:
         assert "'" not in command
         return self.type(f"ray exec --no-config-cache {_FILE} '{command}'", seconds)
 
-    def wait(self, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """Waits for all workers."""
-        number = len(self.lan.workers)
+    def wait(self, seconds: float = 120, number: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Waits for so many workers, or for all."""
+        number = number or len(self.lan.workers)
         return self.on_head(f"python -m orchestrator.run cluster wait --gpus {number} --nodes {number} --timeout {seconds:g}")
 
     def submit(self, command: str, name: str) -> None:

@@ -38,7 +38,9 @@ def lost(storage: Path) -> int:
 def finish(cluster: OnPrem, command: str, name: str) -> None:
     """Runs the command to its end, detached."""
     cluster.submit(command, name)
-    wait_until(lambda: re.search("SUCCEEDED|FAILED", cluster.status(name)), 420, f"{name} has ended", every=5)
+    wait_until(cluster.driver, 120, f"{name} has begun")
+    wait_until(lambda: not cluster.driver(), 420, f"{name} has ended")
+    wait_until(lambda: re.search("SUCCEEDED|FAILED", cluster.status(name)), 60, f"{name}'s end is known", every=2)
     assert "SUCCEEDED" in cluster.status(name), cluster.log(name)
 
 
@@ -47,12 +49,18 @@ def is_running_on(storage: Path, host: Host) -> bool:
     return any(row["host"] == host.name and row["status"] == "running" for row in attempts(storage))
 
 
+GIVES_UP_SOON = "export RAY_gcs_rpc_server_reconnect_timeout_s=20"
+"""For a worker whose head does not answer: its raylet ends after 20 s, its agents after 20 more; Ray's default is 60."""
+
+
 def cut_a_cable(cluster: OnPrem, storage: Path) -> dict[str, float]:
     """Cuts off a worker until its trial is given up; seconds until what was waited for."""
     worker = cluster.lan.workers[0]
     cluster.lan.cut(worker)
     seen = wait_until(lambda: lost(storage) == 1, 180, "the driver has lost the trial")
     before = len(attempts(storage))
+    for each in cluster.lan.workers:  # both are started anew after this; a short cut would have ended them
+        each.add_to_bashrc(GIVES_UP_SOON)
     cluster.lan.mend(worker)
     again = wait_until(lambda: begun_on(storage, worker, before), 240, "it trains again")
     return {"cut: seen by the driver": seen, "cut: trains again after mending": again}
