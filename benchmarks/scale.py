@@ -57,8 +57,9 @@ def runs(arguments: argparse.Namespace) -> Table:
         "", "trials x reports", "wait, s", "run, s", "waiting alone, s", "reports/s", "driver's CPU, s", "its peak, MB"
     )
     for name, run in plan:
-        table.add_row(name, *_cells(run()))
-        print(f"{name}: done, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        cells = _cells(run())
+        table.add_row(name, *cells)
+        print(name, *cells, f"load {os.getloadavg()[0]:.1f}", sep="  ", file=sys.stderr)  # it takes long: as it gets on
     return table
 
 

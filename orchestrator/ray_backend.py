@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from orchestrator.work import Work
 from orchestrator.worker import Attempt, Ended, RunSettings, trial_lease
 from results.storage import StorageLike
 
-__all__ = ["RayBackend", "gpu_use_of", "param_space"]
+__all__ = ["RayBackend", "gpu_use_of"]
 
 # It counts callbacks of MLflow, Comet and W&B, and imports these for it: seconds, wherever they are installed.
 usage.tag_callbacks = lambda callbacks: False
@@ -180,24 +180,20 @@ class RayBackend:
         self._settings = settings
         scratch = Path(tempfile.mkdtemp(prefix="tune-"))
         relay = Relay(listener, self._watch)
-        known = None if work.waits else work.known
-        which: dict[str, Any] = {}
-        if known is None:
-            which = {"search_alg": Searcher(work, relay, stop_requested, self._room), "num_samples": -1}
-        else:
-            which = {"max_concurrent_trials": self._most or 0}
-        # What waits is what an autoscaler starts nodes for: all that the cluster could run, where Tune by itself takes 200 of
-        # a grid's trials and 1 of a search's. Not more, since each waits as a placement group of its own.
+        # What waits is what an autoscaler starts nodes for: all that the cluster could run, where Tune by itself takes 1 of a
+        # searcher's trials. Not more, since each waits as a placement group of its own.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._room())
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, self._request.for_ray),
-            param_space=param_space(settings, known),
+            param_space={"settings": settings},
             tune_config=tune.TuneConfig(
+                # Also a grid's trials, one by one: of a list Tune copies all for each that it makes, 189 s of CPU for 2,000.
+                search_alg=Searcher(work, relay, stop_requested, self._room),
+                num_samples=-1,
                 scheduler=Scheduler(relay),
                 reuse_actors=True,
                 trial_dirname_creator=key_of,
                 trial_name_creator=key_of,
-                **which,
             ),
             run_config=tune.RunConfig(
                 name=settings.sweep_id,
@@ -212,35 +208,14 @@ class RayBackend:
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         try:
-            ended = tuner.fit()
+            tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if relay.trouble is not None:
             raise relay.trouble
-        if known is not None and not stop_requested():
-            _check_all_ran({trial.key for trial in known}, [(ended[i].config or {})["trial"]["key"] for i in range(len(ended))])
 
     def kill(self, trial_key: str) -> None:
         """See `orchestrator.backend.Backend.kill`: asks every node whether it has the process that holds the trial's lease."""
         holder = holder_of(trial_lease(self._settings.storage, trial_key), time.time())
         if holder is not None and holder.owner == self._settings.run_id:
             on_nodes(lambda: holder.end(), [node["NodeID"] for node in nodes()])
-
-
-def param_space(settings: RunSettings, known: Sequence[Trial] | None) -> dict[str, Any]:
-    """What Tune makes trials of: those that are known, in their order; else a searcher brings them."""
-    trials = {"trial": tune.grid_search(_Uncopied(trial.to_json() for trial in known))} if known else {}
-    return {"settings": settings, **trials}
-
-
-class _Uncopied(list[dict[str, Any]]):
-    """A grid's values. Of any other list Tune makes a deep copy for each of its values, before the first trial starts: with a
-    thousand trials minutes. What it takes out of the list it copies then."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Uncopied:
-        return self
-
-
-def _check_all_ran(planned: set[str], ran: list[str]) -> None:
-    if sorted(ran) != sorted(planned):
-        raise SweepError(f"Ray Tune ran {len(ran)} trials where {len(planned)} were planned; run the same command again")
