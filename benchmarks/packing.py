@@ -81,9 +81,11 @@ def _grid(storage: Path, given: argparse.Namespace, *settings: str) -> list[str]
 
 def _run(command: list[str], logical_gpus: int) -> float | None:
     """Runs a grid to its end; the most GPU memory that was in use meanwhile, GiB."""
-    paths = [str(ROOT / "tests" / "cluster" / "logical_gpus")] * bool(logical_gpus) + [str(ROOT)]
-    settings = {"RAY_OVERRIDE_RESOURCES": json.dumps({"GPU": logical_gpus})} if logical_gpus else {}
-    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if logical_gpus:
+        site = str(ROOT / "tests" / "faults" / "faulty_site")
+        pretended = {"RAY_OVERRIDE_RESOURCES": json.dumps({"GPU": logical_gpus}), "SWEEP_ON_CPU": "1"}
+        environment |= {**pretended, "PYTHONPATH": os.pathsep.join((site, str(ROOT)))}
     most = 0.0
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
