@@ -50,7 +50,7 @@ def is_running_on(storage: Path, host: Host) -> bool:
 
 
 GIVES_UP_SOON = "export RAY_gcs_rpc_server_reconnect_timeout_s=20"
-"""For a worker whose head does not answer: its raylet ends after 20 s, its agents after 20 more; Ray's default is 60."""
+"""For a worker whose head does not answer: its raylet ends after 20 s, its agents a minute later; by Ray's default it is 60."""
 
 
 def cut_a_cable(cluster: OnPrem, storage: Path) -> dict[str, float]:
