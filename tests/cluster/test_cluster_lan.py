@@ -70,7 +70,9 @@ def test_without_the_token_nobody_gets_in(cluster: OnPrem) -> None:
     # Ray's own protocols, with the token, with another one, and without.
     client = ["python", "-c", f"import ray; ray.init('ray://{address}:10001'); print('GOT IN', len(ray.nodes()))"]
     status = ["ray", "status", "--address", f"{address}:6379"]
-    assert "GOT IN 3" in stranger.run(*tried("token", token, *client)).stdout
+    # Ray's client server refuses one where a process that it looks at is just ending (psutil.ZombieProcess): asked again.
+    answers = (stranger.run(*tried("token", token, *client)).stdout for _ in range(3))
+    assert any("GOT IN 3" in answer for answer in answers)
     assert "Autoscaler status" in stranger.run(*tried("token", token, *status)).stdout
     wrong = [tried(mode, "0" * 64, *command) for command in (client, status) for mode in ("token", "disabled")]
     with ThreadPoolExecutor() as pool:  # a refusal may be a silence
