@@ -3,7 +3,8 @@
     python benchmarks/families.py              # minutes on a CPU; on a GPU: --device cuda --steps 100 --warm-up 10
 
 DistilBERT-base (6 blocks) with random weights; expert layers of the usual placements and sizes, adapters at the papers'
-sizes, gates over two and three experts. The windows and the steps are those of `training.py`.
+sizes, gates over two and three experts. The windows and the steps are those of `training.py`; each family takes turns with
+V-DB, step by step, so that what else the machine does meets both alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from training import Sizes, encoder_config, make_model, make_windows, run_ours
+from training import Sizes, encoder_config, make_model, make_windows, steps_of
 from transformers import DistilBertForQuestionAnswering, DistilBertModel
 
 from trainables.adapters.config import ModelConfig as AdapterSettings
@@ -76,21 +77,20 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     sizes = Sizes(given.width, given.blocks, given.experts, given.max_length, given.batch_size, given.steps)
     batches = make_windows(sizes)
-    per_second, trained = {}, {}
+    measured = given.steps - given.warm_up
+    title = (
+        f"Training on {given.device}, median (least to most) of {measured} steps of {sizes.batch_size}, each beside one of V-DB"
+    )
+    shown = Table("model", "÷ V-DB's examples/s", "parameters trained", "of all", title=title)
     for name, make in families(sizes).items():
         torch.manual_seed(0)
-        model = make()
-        trained[name] = (
-            sum(p.numel() for p in model.parameters() if p.requires_grad),
-            sum(p.numel() for p in model.parameters()),
-        )
-        run = run_ours(model, batches, sizes, given.device)
-        per_second[name] = median(sizes.batch_size / seconds for seconds in run.seconds[given.warm_up :])
-    title = f"Training on {given.device}, median of {given.steps - given.warm_up} steps of {sizes.batch_size}"
-    shown = Table("model", "examples/s", "÷ V-DB's", "parameters trained", "of all", title=title)
-    for name, (learns, every) in trained.items():
-        ratio = per_second[name] / per_second[BASELINE]
-        shown.add_row(name, f"{per_second[name]:.2f}", f"{ratio:.2f}", f"{learns:,}", f"{100 * learns / every:.3g} %")
+        model, baseline = make(), make_model("distilbert", sizes)
+        learns = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        every = sum(p.numel() for p in model.parameters())
+        both = zip(*(steps_of(each, batches, sizes, given.device) for each in (baseline, model)), strict=True)
+        ratios = [base / own for (_, base), (_, own) in both][given.warm_up :]
+        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        shown.add_row(name, spread, f"{learns:,}", f"{100 * learns / every:.3g} %")
     Console(width=120).print(shown)
 
 

@@ -15,7 +15,7 @@ import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -114,22 +114,29 @@ def make_model(kind: str, sizes: Sizes) -> nn.Module:
 
 
 def run_ours(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Run:
-    """The steps as `trainables.training.loop` takes them, without reports."""
+    """All of `steps_of`."""
+    run = Run([], [])
+    for loss, seconds in steps_of(model, batches, sizes, device):
+        run.losses.append(loss)
+        run.seconds.append(seconds)
+    return run
+
+
+def steps_of(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Iterator[tuple[float, float]]:
+    """Loss and wall seconds of each step, taken as `trainables.training.loop` takes them, without reports."""
     model = model.to(device)
     training = TrainingConfig(batch_size=sizes.batch_size)
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, len(batches))
-    run = Run([], [])
     for windows in batches:
         began = time.perf_counter()
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in padded(windows).items()}
         losses = add_gradients(model, batch, 1, partial(autocast, training, device))
         norm = update(optimizer, schedule, training.max_grad_norm)
         aux = float(losses.get("train_aux_loss", 0.0))
-        run.losses.append(float(losses["train_qa_loss"]) + aux)
+        loss = float(losses["train_qa_loss"]) + aux
         assert norm.isfinite()
-        run.seconds.append(time.perf_counter() - began)
-    return run
+        yield loss, time.perf_counter() - began
 
 
 class InOrder(Trainer):
