@@ -60,12 +60,13 @@ def long_training(evidence: Evidence, where: Settings, least_steps: int) -> Iter
             titles, f"needs trials of more than {least_steps:,} steps, and shorter ones equal in all else; got {steps}"
         )
         return
-    found = [(value, evidence.settings.pairs({name: value}, {name: values[-1]}, where)) for value in values[:-1]]
-    contrasts = [(value, evidence.difference(pairs, evidence.grid.domains), pairs) for value, pairs in found]
-    best = max(
-        (each for each in contrasts if each[1]), key=lambda each: float(each[1].base[0]) if each[1] else 0.0, default=None
-    )
-    yield _judged(evidence, best[2] if best else [], evidence.grid.domains, (-math.inf, 0), False, name)
+    shorter = [evidence.settings.pairs({name: value}, {name: values[-1]}, where) for value in values[:-1]]
+    contrasts = [evidence.difference(pairs, evidence.grid.domains) for pairs in shorter]
+    best = max(filter(None, contrasts), key=lambda each: float(each.base[0]), default=None)
+    if best is None:
+        yield not_measured(titles, f"needs completed trials that differ in nothing but {name}")
+    else:
+        yield judge_contrast(evidence, best, titles, -math.inf, 0)
 
 
 _STEPS = "SELECT max(step) FROM reports WHERE list_contains($keys, trial_key)"

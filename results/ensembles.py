@@ -160,7 +160,7 @@ _ENSEMBLES = pa.schema(
         ("system", pa.string()),
         ("trials", pa.int64()),
         *(
-            (f"{name}", pa.float64())
+            (name, pa.float64())
             for name in ("best epoch", "EM", "F1", "paper EM dev", "paper F1 dev", "paper EM test", "paper F1 test")
         ),
     ]

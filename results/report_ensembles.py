@@ -25,7 +25,7 @@ def ensembles_section(subject: Subject) -> Section | None:
         gates, more = gates_table(subject.ledger, subject.grid)
     except LedgerError:  # none is complete yet
         return Section(name="ensembles", title="Gated ensembles", values={"tables": tables, "notes": notes})
-    best = max(set(gates["trial_key"].to_pylist()), key=lambda key: (_mean_em(gates, key), key))
+    best = _best(gates)
     lost = lost_answers(subject.ledger, best, _MOST_EXAMPLES)
     tables.append(html_table(gates, "Ensembles, their best experts, and an oracle", ".1f"))
     tables.append(html_table(lost, f"Examples that some expert had right and the best ensemble, {best}, has wrong", ".2f"))
@@ -33,5 +33,9 @@ def ensembles_section(subject: Subject) -> Section | None:
     return Section(name="ensembles", title="Gated ensembles", values=values)
 
 
-def _mean_em(gates: pa.Table, key: str) -> float:
-    return statistics.fmean(row["em"] for row in gates.to_pylist() if row["trial_key"] == key)
+def _best(gates: pa.Table) -> str:
+    """The key of the trial with the highest mean EM over the domains."""
+    scores: dict[str, list[float]] = {}
+    for row in gates.to_pylist():
+        scores.setdefault(row["trial_key"], []).append(row["em"])
+    return max(scores, key=lambda key: (statistics.fmean(scores[key]), key))

@@ -75,7 +75,7 @@ def measured(context: TrialContext, split: str) -> float:
     task = open_task(config, context.data, context.prepared_dir)
     precision = partial(autocast, config.training, "cpu")
     found = [evaluate(model, task, part, "cpu", precision).evaluation for part in task.of_split(split)]
-    return mixture_loss(found, task.parts)
+    return mixture_loss(found, config.mixture.parts)
 
 
 def test_stopped_after_the_best_epoch_a_trial_still_knows_it(context: TrialContext, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class FineTuning:
         self.sums.clear()
         self.steps_since_report = 0
         validated = self._evaluate("val") if self._validation_due() else []
-        parts = self.task.parts
+        parts = self.config.mixture.parts
         val_qa_loss = mixture_loss([part.evaluation for part in validated], parts) if validated else None
         if val_qa_loss is not None and self.config.training.select == "best":
             self._keep_if_best(val_qa_loss)

@@ -42,7 +42,6 @@ class Task:
     training: TrainingWindows
     held_out: tuple[HeldOut, ...]
     counts: Mapping[str, DomainCounts]  # by domain
-    parts: tuple[int, ...]  # what the domains make up of the mixture, in proportion
 
     def of_split(self, split: Literal["val", "test"]) -> list[HeldOut]:
         """The held-out examples of every domain, in the order of the mixture's domains."""
@@ -81,7 +80,6 @@ def open_task(config: QAConfig, data: DataSpec, prepared_dir: Path) -> Task:
         training=prepared.training_windows(config.mixture),
         held_out=tuple(_held_out(prepared)),
         counts={name: domain.counts for name, domain in prepared.domains.items()},
-        parts=config.mixture.parts,
     )
 
 
