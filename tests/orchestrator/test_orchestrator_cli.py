@@ -192,10 +192,10 @@ def test_an_upgraded_trainable_says_that_what_was_done_has_other_keys(
     arguments = ("grid", "--preset", str(preset), "--storage", str(storage), "--backend", "inline")
     code, _, err = cli(*arguments)
     assert code == 0, err
-    monkeypatch.setattr("trainables.distilbert.config.VERSION", 2)
+    monkeypatch.setattr("trainables.distilbert.config.VERSION", 3)
     code, _, err = cli(*arguments, "--max-trials", "0")
     assert "0 already done, 1 to run" in err
-    assert "distilbert is a newer version now: the 1 trials that version 1 completed stay in the ledger" in err
+    assert "distilbert is a newer version now: the 1 trials that version 2 completed stay in the ledger" in err
 
 
 def test_status_tells_how_sweeps_stand_and_what_the_storage_holds(

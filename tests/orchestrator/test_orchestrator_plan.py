@@ -236,7 +236,7 @@ def test_a_plan_is_not_resumed_on_other_data_or_another_version(tmp_path: Path, 
     check_current(plan, tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("trainables.distilbert.config.VERSION", 99)
-        with pytest.raises(SweepError, match="planned with distilbert version 1, and this is version 99"):
+        with pytest.raises(SweepError, match="planned with distilbert version 2, and this is version 99"):
             check_current(plan, tmp_path)
     csv = mine / "bioasq_train.csv"
     csv.write_text(csv.read_text(encoding="utf-8") + "What?,<answer> a <context> a b\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def test_only_a_completed_trial_of_the_ledger_is_replayed(completed: tuple[Path,
 
 def test_a_trial_of_another_version_is_not_replayed(completed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.exbert.config.VERSION", 99)
-    with pytest.raises(SweepError, match="exbert version 1, and this is version 99"):
+    with pytest.raises(SweepError, match="exbert version 2, and this is version 99"):
         replay_trial(completed[1], completed[0], print)
 
 

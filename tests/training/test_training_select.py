@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from trainables.config import QAConfig
 from trainables.contract import Interrupted, Report, TrialContext
 from trainables.data.spec import DataSpec
+from trainables.models.block_linear import use_blocks
 from trainables.models.encoder import load_encoder
 from trainables.registry import settings_of, train_function
 from trainables.training.checkpoints import FINAL_WEIGHTS
@@ -70,7 +71,7 @@ def measured(context: TrialContext, split: str) -> float:
     from transformers import DistilBertForQuestionAnswering
 
     config = configured("best")
-    model = load_encoder(context.data.encoder, 1, DistilBertForQuestionAnswering)
+    model = use_blocks(load_encoder(context.data.encoder, 1, DistilBertForQuestionAnswering), "cpu")
     model.load_state_dict(load_file(context.checkpoint_dir / FINAL_WEIGHTS))
     task = open_task(config, context.data, context.prepared_dir)
     precision = partial(autocast, config.training, "cpu")

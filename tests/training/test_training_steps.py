@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     DistilBertConfig,
     DistilBertForQuestionAnswering,
@@ -13,11 +14,12 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
+from trainables.config import TrainingConfig
 from trainables.contract import TrialContext
 from trainables.data.spec import DataSpec
 from trainables.exbert.config import ModelConfig
 from trainables.exbert.model import ExBertForQuestionAnswering
-from trainables.training.steps import add_gradients, make_schedule
+from trainables.training.steps import add_gradients, make_optimizer, make_schedule
 
 SMALL = DistilBertConfig(
     vocab_size=50, dim=16, hidden_dim=32, n_layers=2, n_heads=2, max_position_embeddings=32,
@@ -68,6 +70,21 @@ def test_losses_and_gradients_do_not_depend_on_the_number_of_parts(kind: str, nu
 def test_every_auxiliary_loss_is_among_those_returned() -> None:
     assert set(gradients("distilbert", 2)[0]) == {"train_qa_loss"}
     assert set(gradients("exbert", 2)[0]) == {"train_qa_loss", "train_aux_loss", "balance_loss", "router_z_loss"}
+
+
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    fused, plain = (nn.Linear(40, 30) for _ in range(2))
+    plain.load_state_dict(fused.state_dict())
+    mine = make_optimizer(fused, TrainingConfig(learning_rate=1e-2, weight_decay=0.1))
+    groups = [{"params": [plain.weight], "weight_decay": 0.1}, {"params": [plain.bias], "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=1e-2, foreach=False)
+    for _ in range(20):
+        for here, there in zip(fused.parameters(), plain.parameters(), strict=True):
+            here.grad = torch.randn_like(here)
+            there.grad = here.grad.clone()
+        mine.step(), theirs.step()
+    torch.testing.assert_close(fused.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-7)
 
 
 def test_fewer_than_one_part_is_refused(data: DataSpec, tmp_path: Path) -> None:

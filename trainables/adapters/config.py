@@ -13,7 +13,7 @@ from trainables.config import ModelSettings, QAConfig
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig"]
 
-VERSION = 1
+VERSION = 2
 """Bumped when the same configuration and seed would give other results."""
 
 METRICS = ("train_qa_loss", "train_aux_loss", "balance_loss", "val_qa_loss", "learning_rate")

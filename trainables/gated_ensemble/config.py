@@ -14,7 +14,7 @@ from trainables.config import ModelSettings, ParentPoint, QAConfig
 
 __all__ = ["METRICS", "VARIANTS", "VERSION", "Config", "ModelConfig", "parents_of"]
 
-VERSION = 1
+VERSION = 2
 """Bumped when the same configuration and seed would give other results."""
 
 METRICS = ("train_qa_loss", "val_qa_loss", "learning_rate")

@@ -16,25 +16,26 @@ __all__ = ["CountingExperts", "ExpertTally", "num_active"]
 
 @dataclass
 class ExpertTally:
-    """Sums over the real tokens that passed a layer since `reset`; each of shape (E,)."""
+    """Sums over the real tokens that passed a layer since `reset`, where the layer is: nothing waits for a GPU to count."""
 
-    wanted: torch.Tensor
+    wanted: torch.Tensor  # (E,) float64, as the next two
     kept: torch.Tensor
     probability: torch.Tensor
-    tokens: int = 0
+    tokens: torch.Tensor  # scalar
 
     @classmethod
     def empty(cls, num_experts: int) -> ExpertTally:
-        return cls(*(torch.zeros(num_experts, dtype=torch.float64) for _ in range(3)))
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in (num_experts, num_experts, num_experts, ())))
 
     def add(
         self, wanted_BTE: torch.Tensor, kept_BTE: torch.Tensor, probability_BTE: torch.Tensor, mask_BT: torch.Tensor
     ) -> None:
         """Counts the tokens of `mask_BT`."""
         probability = torch.where(mask_BT[..., None], probability_BTE, 0.0)
-        for total, part in ((self.wanted, wanted_BTE), (self.kept, kept_BTE), (self.probability, probability)):
-            total += part.detach().sum(dim=(0, 1)).double().cpu()
-        self.tokens += int(mask_BT.sum())
+        for name, part in (("wanted", wanted_BTE), ("kept", kept_BTE), ("probability", probability)):
+            counted = part.detach().sum(dim=(0, 1)).double()
+            setattr(self, name, getattr(self, name).to(counted.device) + counted)
+        self.tokens = self.tokens.to(mask_BT.device) + mask_BT.sum()
 
 
 class CountingExperts(nn.Module):

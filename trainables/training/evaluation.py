@@ -184,6 +184,7 @@ def _summary(
 
 def _expert_loads(tally: ExpertTally, held_out: HeldOut, layer: int) -> list[ExpertLoad]:
     wanted, kept, probability = (part.tolist() for part in (tally.wanted, tally.kept, tally.probability))
+    tokens = float(tally.tokens)
     return [
         ExpertLoad(
             split=held_out.split,
@@ -191,7 +192,7 @@ def _expert_loads(tally: ExpertTally, held_out: HeldOut, layer: int) -> list[Exp
             layer=layer,
             expert=expert,
             load_share=wanted[expert] / sum(wanted),
-            mean_gate=probability[expert] / tally.tokens,
+            mean_gate=probability[expert] / tokens,
             dropped_share=(wanted[expert] - kept[expert]) / wanted[expert] if wanted[expert] else 0.0,
         )
         for expert in range(len(wanted))

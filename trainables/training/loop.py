@@ -15,6 +15,7 @@ from torch import nn
 
 from trainables.config import QAConfig
 from trainables.contract import DivergedError, Interrupted, Report, TrialContext
+from trainables.models.block_linear import use_blocks
 from trainables.models.tally import num_active
 from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
@@ -23,6 +24,11 @@ from trainables.training.steps import add_gradients, autocast, make_optimizer, m
 from trainables.training.task import Task, open_task
 
 __all__ = ["FineTuning", "fine_tune"]
+
+_STEPS_UNREAD = {"cpu": 1, "cuda": 32}
+"""Steps whose losses are read together: reading waits for a GPU, which meanwhile gets nothing to do."""
+
+_NORM = "the gradient's norm"
 
 
 def fine_tune(
@@ -41,7 +47,7 @@ def fine_tune(
     """
     torch.set_num_threads(context.num_threads)
     seed_everything(context.seed)
-    run = FineTuning(config, context, metrics, build_model().to(context.device))
+    run = FineTuning(config, context, metrics, use_blocks(build_model().to(context.device), context.device))
     run.restore()
     yield from run.reports()
     context.persist(partial(checkpoints.save_final_weights, context.checkpoint_dir, run.model))
@@ -64,6 +70,7 @@ class FineTuning:
         self.last_rate = config.training.learning_rate
         self.sums: defaultdict[str, float] = defaultdict(float)  # of the losses since the last report, by metric
         self.steps_since_report = 0
+        self.unread: list[dict[str, torch.Tensor]] = []  # losses and gradient norms (scalars) of the last steps, oldest first
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
         self.best: dict[str, Any] | None = None  # with `select: best`: loss and weights of the best validation so far
@@ -101,22 +108,36 @@ class FineTuning:
         self.step += 1
         self.steps_since_report += 1
         self.samples_seen += len(windows)
-        values = {name: float(loss) for name, loss in losses.items()}  # waits for the GPU, once a step
-        self._check_finite({**values, "the gradient's norm": float(norm)})
-        for name in self.metrics:
-            if name in values:
-                self.sums[name] += values[name]
+        self.unread.append({**losses, _NORM: norm})
+        if len(self.unread) >= _STEPS_UNREAD[torch.device(self.context.device).type]:
+            self._read_losses()
 
-    def _check_finite(self, values: Mapping[str, float]) -> None:
+    def _read_losses(self) -> None:
+        """Adds up the losses of the steps since the last reading. Raises DivergedError at the first that is not finite."""
+        if not self.unread:
+            return
+        names = list(self.unread[0])
+        values_SL = torch.stack([torch.stack([step[name].float() for name in names]) for step in self.unread]).tolist()
+        first = self.step - len(self.unread) + 1
+        self.unread.clear()
+        for step, values in enumerate(values_SL, first):
+            found = dict(zip(names, values, strict=True))
+            self._check_finite(found, step)
+            for name in self.metrics:
+                if name in found:
+                    self.sums[name] += found[name]
+
+    def _check_finite(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
                 rate = self.config.training.learning_rate
                 raise DivergedError(
-                    f"{name} must be finite, got {value} at step {self.step} of {self.total_steps}; "
+                    f"{name} must be finite, got {value} at step {step} of {self.total_steps}; "
                     f"try a learning_rate below {rate:g}"
                 )
 
     def _report(self) -> Report:
+        self._read_losses()
         means = {name: total / self.steps_since_report for name, total in self.sums.items()}
         self.sums.clear()
         self.steps_since_report = 0
@@ -165,7 +186,8 @@ class FineTuning:
             evaluate(self.model, self.task, held_out, self.context.device, precision) for held_out in self.task.of_split(split)
         ]
         restore_generators(generators, self.context.device)
-        self._check_finite({f"{split}_qa_loss of {part.evaluation.domain}": part.evaluation.qa_loss for part in measured})
+        losses = {f"{split}_qa_loss of {part.evaluation.domain}": part.evaluation.qa_loss for part in measured}
+        self._check_finite(losses, self.step)
         return measured
 
     def _save_if_due(self) -> None:
@@ -177,6 +199,7 @@ class FineTuning:
     def _save(self) -> None:
         """Writes the checkpoint of this step, unless it is there: nothing happens between a step's report and the next step."""
         if self.saved_step != self.step:
+            self._read_losses()
             self.context.persist(partial(checkpoints.save, self.context.checkpoint_dir, self.step, self._state()))
             self.saved_step, self.saved_at = self.step, time.monotonic()
 

@@ -35,7 +35,7 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Ad
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
 def make_schedule(
@@ -122,6 +122,9 @@ class _Part:
 def _parts(batch: Mapping[str, torch.Tensor], num_parts: int) -> Iterator[_Part]:
     mask_BT = batch["attention_mask"]
     num_windows = len(mask_BT)
+    if min(num_parts, num_windows) == 1:
+        yield _Part(inputs=dict(batch), window_share=1.0, token_share=mask_BT.new_ones(()))
+        return
     sections = {name: tensor.tensor_split(min(num_parts, num_windows)) for name, tensor in batch.items()}
     for values in zip(*sections.values(), strict=True):
         inputs = dict(zip(sections, values, strict=True))

@@ -63,7 +63,10 @@ class Task:
     def tensors(self, windows: np.ndarray, device: str) -> dict[str, torch.Tensor]:
         """What a model takes: input_ids and attention_mask (B, T), start_positions and end_positions (B,), all int64."""
         arrays = self.pool.collate(windows, pad_id=self.pad_id)
-        return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if torch.device(device).type == "cpu":
+            return tensors
+        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
 def open_task(config: QAConfig, data: DataSpec, prepared_dir: Path) -> Task:
