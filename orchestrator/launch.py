@@ -25,6 +25,7 @@ from results.storage import StorageLike
 
 if TYPE_CHECKING:
     from orchestrator.backend import Backend
+    from orchestrator.preparation import Prepared
     from orchestrator.work import Work
 
 __all__ = ["BackendName", "launch"]
@@ -103,22 +104,26 @@ def _confirmed(plan: Plan, work: Work, storage: StorageLike) -> bool:
 
 def _session(plan: Plan, storage: StorageLike, backend: BackendName, address: str | None) -> Any:
     @contextmanager
-    def session() -> Iterator[Backend]:
+    def session(prepared: Prepared) -> Iterator[Backend]:
         if backend is BackendName.inline:
+            with prepared(beside=False) as wait:
+                wait()
             from orchestrator.inline_backend import InlineBackend
 
             yield InlineBackend(plan.preset.resources)
             return
-        from orchestrator.ray_environment import set_ray_environment
+        with prepared(beside=True) as wait:
+            from orchestrator.ray_environment import set_ray_environment
 
-        set_ray_environment(address)
-        from orchestrator.ray_backend import RayBackend, gpu_use_of
-        from orchestrator.ray_cluster import check_environments, ray_session
+            set_ray_environment(address)
+            from orchestrator.ray_backend import RayBackend, gpu_use_of
+            from orchestrator.ray_cluster import check_environments, ray_session
 
-        with ray_session(address):
-            if address:
-                check_environments()
-            yield RayBackend(plan.preset.resources, gpu_use_of(plan, storage, say))
+            with ray_session(address):
+                if address:
+                    check_environments()
+                wait()
+                yield RayBackend(plan.preset.resources, gpu_use_of(plan, storage, say))
 
     return session
 

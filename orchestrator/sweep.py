@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from orchestrator.backend import Backend
 from orchestrator.budget import Budget, Spent, goal_reached, spent_so_far
@@ -19,16 +20,15 @@ from orchestrator.estimate import expected_seconds
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.location import location
-from orchestrator.node_files import node_files
 from orchestrator.patience import describe_trouble
 from orchestrator.plan import Plan
+from orchestrator.preparation import Prepared, preparation
 from orchestrator.record import EventLog, LedgerWriter, RunLog
 from orchestrator.recorder import INTERRUPTED, Outcome, Recorder, Watcher
 from orchestrator.signals import stop_on_signals
 from orchestrator.standing import RETRY, close_lost_attempts, forgiven, mark_lost, newest_event, statuses, unfinished
 from orchestrator.supervise import Supervisor
 from orchestrator.tidy import tidy_checkpoints, tidy_leftovers
-from orchestrator.trial import Trial
 from orchestrator.work import FixedWork, Work
 from orchestrator.worker import RunSettings
 from results.storage import StorageLike
@@ -49,15 +49,16 @@ def run_sweep(
     storage: StorageLike,
     request: Request,
     *,
-    session: Callable[[], AbstractContextManager[Backend]],
+    session: Callable[[Prepared], AbstractContextManager[Backend]],
     watch: Callable[[Work, Backend], AbstractContextManager[Watcher]],
     confirm: Callable[[Work], bool],
     say: Callable[[str], None],
 ) -> Outcome | None:
     """Runs the trials of `plan` that the ledger lacks; without any, neither prepares data nor opens the `session`.
 
-    `session` gives a backend for as long as it is open; `watch` shows progress; `confirm` sees what is to do before anything is
-    spent, and may say no: then nothing is run, and None returned; `say` hears what a person should know.
+    `session` is given the `preparation` of the trials and, once their data is there, gives a backend for as long as it is open;
+    `watch` shows progress; `confirm` sees what is to do before anything is spent, and may say no: then nothing is run, and None
+    returned; `say` hears what a person should know.
 
     Raises:
         SweepLockedError: another driver is running this sweep.
@@ -73,15 +74,17 @@ def run_sweep(
         if not confirm(found):
             return None
         work, outcome = _within_budget(found, plan, storage, request, spent)
-        if work is not None:
+        if work is None:
+            write_plan(storage, plan, _now())
+        else:
             tidy_leftovers(storage, time.time())
-            _prepare(plan.search.corners() if plan.search else list(work.known or ()), storage, say)
-        write_plan(storage, plan, _now())
-        if work is not None:
-            with session() as backend, watch(work, backend) as watcher:
-                settings = _settings(plan, storage, request, backend)
-                run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
-                run.carry_out(work)
+            todo = plan.search.corners() if plan.search else list(work.known or ())
+            with session(partial(preparation, todo, storage, say)) as backend:
+                write_plan(storage, plan, _now())
+                with watch(work, backend) as watcher:
+                    settings = _settings(plan, storage, request, backend)
+                    run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
+                    run.carry_out(work)
             outcome.done, outcome.planned, outcome.stopped_early = work.num_done, work.total, work.num_stopped_early
         tidy_checkpoints(with_suggested(plan, storage), storage)
         return outcome
@@ -113,23 +116,6 @@ def _within_budget(work: Work, plan: Plan, storage: StorageLike, request: Reques
         outcome.stop_reason = f"budget (--max-trials {most})"
         work.limit(room)
     return (work if work.num_left else None), outcome
-
-
-def _prepare(todo: list[Trial], storage: StorageLike, say: Callable[[str], None]) -> None:
-    """Builds the data that all trials read, and complains about bad input before anything is spent."""
-    from trainables.training.preparation import prepare_all  # brings the tokenizers
-
-    files = node_files(storage)
-    ours = {trial.key for trial in todo}
-    for key in {key for trial in todo for key in trial.parent_keys} - ours:
-        files.check_final_weights(key)
-    for data in {trial.data.model_dump_json(): trial.data for trial in todo}.values():
-        files.publish(data)
-    trials = [(trial.config, files.local(trial.data)) for trial in todo]
-    for line in prepare_all(trials, files.prepared_dir):
-        say(line)
-    for config, data in trials:
-        files.publish_prepared(config, data)
 
 
 def _settings(plan: Plan, storage: StorageLike, request: Request, backend: Backend) -> RunSettings:

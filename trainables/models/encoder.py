@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import DistilBertModel, PreTrainedModel
+from transformers import DistilBertConfig, DistilBertModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from trainables.data.sources import parse_encoder
@@ -24,7 +24,8 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
 
     Fresh parts come from torch's global generator, so seed it first.
     """
-    source, config = parse_encoder(encoder), encoder_config(encoder, n_layers)
+    source, kept = parse_encoder(encoder), encoder_config(encoder, n_layers)
+    config = DistilBertConfig.from_pretrained(source.name_or_path, revision=source.revision, n_layers=kept.n_layers)
     with _quiet_transformers():
         model: Model = model_class.from_pretrained(
             source.name_or_path, revision=source.revision, config=config, dtype=torch.float32

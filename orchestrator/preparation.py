@@ -1,0 +1,122 @@
+"""The data of a sweep's trials, built and checked before any of them begins, beside the start of what will run them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.errors import SweepError
+from orchestrator.node_files import node_files
+from orchestrator.trial import Trial
+from results.storage import StorageLike
+from trainables.config import QAConfig
+from trainables.data.prepared import prepared_names
+from trainables.data.spec import DataSpec
+
+__all__ = ["Prepared", "preparation"]
+
+Work = Sequence[tuple[QAConfig, DataSpec]]
+
+
+class Prepared(Protocol):
+    """`preparation` of what a run is about to begin: all that is left to say is whether it may take a process of its own."""
+
+    def __call__(self, *, beside: bool) -> AbstractContextManager[Callable[[], None]]: ...
+
+
+@contextmanager
+def preparation(
+    todo: Sequence[Trial], storage: StorageLike, say: Callable[[str], None], *, beside: bool
+) -> Iterator[Callable[[], None]]:
+    """Has the data built that the trials read, and gives what waits until it is there: call it before they begin.
+
+    With `beside`, where there is something to build, a process of its own does it from now on, which also keeps tokenizers and
+    torch out of this one; else it is done when it is waited for. `say` hears what data there is.
+
+    Raises (also what waits):
+        DataError: rows that cannot be used, fewer than a mixture needs, or an encoder that does not fit the settings.
+        SweepError: the final weights of a trial that others begin from are missing, or the process was killed.
+    """
+    files = node_files(storage)
+    ours = {trial.key for trial in todo}
+    for key in {key for trial in todo for key in trial.parent_keys} - ours:
+        files.check_final_weights(key)
+    work = _different(todo)
+    if beside and not _is_built(work, files.prepared_dir):
+        with _child(work, storage) as answers:
+            yield lambda: _hear(answers, say)
+    else:
+        yield lambda: _prepare(work, storage, say)
+
+
+def _different(todo: Sequence[Trial]) -> Work:
+    """What the trials ask for, once each: seeds ask for the same, and there may be thousands of them."""
+    asked = {(id(trial.config), id(trial.data)): (trial.config, trial.data) for trial in todo}
+    different = {(config.model_dump_json(), data.model_dump_json()): (config, data) for config, data in asked.values()}
+    return list(different.values())
+
+
+def _is_built(work: Work, folder: Path) -> bool:
+    shapes = {(data.model_dump_json(), config.training.max_length, config.training.stride): data for config, data in work}
+    return all(
+        (folder / name).is_dir()
+        for (_, max_length, stride), data in shapes.items()
+        for name in prepared_names(data, max_length=max_length, stride=stride)
+    )
+
+
+def _prepare(work: Work, storage: StorageLike, say: Callable[[str], None]) -> None:
+    from trainables.training.preparation import prepare_all  # brings the tokenizers, where something is to be built
+
+    files = node_files(storage)
+    for data in {data.model_dump_json(): data for _, data in work}.values():
+        files.publish(data)
+    trials = [(config, files.local(data)) for config, data in work]
+    for line in prepare_all(trials, files.prepared_dir):
+        say(line)
+    for config, data in trials:
+        files.publish_prepared(config, data)
+
+
+@contextmanager
+def _child(work: Work, storage: StorageLike) -> Iterator[Connection]:
+    """A process that prepares and sends what there is to say, an error or, at the end, None. It ends with the context."""
+    spawned = multiprocessing.get_context("spawn")
+    answers, sender = spawned.Pipe(duplex=False)
+    process = spawned.Process(target=_prepare_apart, args=(work, storage, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        yield answers
+    finally:
+        process.terminate()  # where something went wrong it may be at work still
+        process.join()
+        answers.close()
+
+
+def _prepare_apart(work: Work, storage: StorageLike, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C too, and ends this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is half built is removed
+    try:
+        _prepare(work, storage, sender.send)
+        sender.send(None)
+    except Exception as error:
+        sender.send(error)
+
+
+def _hear(answers: Connection, say: Callable[[str], None]) -> None:
+    try:
+        while (answer := answers.recv()) is not None:
+            if isinstance(answer, Exception):
+                raise answer
+            say(answer)
+    except EOFError as error:
+        raise SweepError(
+            "the process that prepares the data was killed (out of memory?); run the same command again"
+        ) from error

@@ -1,0 +1,108 @@
+"""Data that is prepared beside the start of a backend is that of a preparation in the same process."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.errors import SweepError
+from orchestrator.plan import plan_grid
+from orchestrator.preparation import preparation
+from orchestrator.preset import load_preset
+from orchestrator.trial import Trial
+from trainables.data.errors import DataError
+
+
+@pytest.fixture
+def trials(preset_file: Callable[..., Path], tmp_path: Path) -> Sequence[Trial]:
+    return planned(preset_file(), tmp_path)
+
+
+def planned(preset: Path, storage: Path) -> Sequence[Trial]:
+    return plan_grid(load_preset(str(preset), (), 2), storage).trials
+
+
+def prepared(trials: Sequence[Trial], storage: Path, *, beside: bool) -> list[str]:
+    """What was said."""
+    said: list[str] = []
+    with preparation(trials, storage, said.append, beside=beside) as wait:
+        wait()
+    return said
+
+
+def files_in(storage: Path) -> dict[str, bytes]:
+    folder = storage / "prepared"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_a_process_of_its_own_builds_and_says_the_same(trials: Sequence[Trial], tmp_path: Path) -> None:
+    said = prepared(trials, tmp_path / "beside", beside=True)
+    assert said == prepared(trials, tmp_path / "here", beside=False)
+    assert [line.partition(":")[0] for line in said] == ["squad", "bioasq"]
+    assert files_in(tmp_path / "beside") == files_in(tmp_path / "here")
+    assert len(files_in(tmp_path / "here")) > 8
+
+
+def test_what_is_built_already_takes_no_process(trials: Sequence[Trial], tmp_path: Path) -> None:
+    said = prepared(trials, tmp_path, beside=True)
+    with preparation(trials, tmp_path, said.append, beside=True) as wait:
+        assert children() == []
+        wait()
+    assert said[:2] == said[2:]
+
+
+def test_its_errors_are_raised_where_it_is_waited_for(preset_file: Callable[..., Path], tmp_path: Path) -> None:
+    trials = planned(preset_file(mixture_size=5000), tmp_path)
+    with preparation(trials, tmp_path, print, beside=True) as wait, pytest.raises(DataError, match="set mixture_size"):
+        wait()
+
+
+def test_it_is_missed_when_it_is_killed(trials: Sequence[Trial], tmp_path: Path) -> None:
+    with preparation(trials, tmp_path, print, beside=True) as wait:
+        [process] = children()
+        process.kill()
+        with pytest.raises(SweepError, match="was killed"):
+            wait()
+
+
+def test_it_ends_with_its_driver_and_leaves_nothing_half_built(trials: Sequence[Trial], tmp_path: Path) -> None:
+    def begun() -> bool:
+        return any(path.name.count(".tmp-") for path in (tmp_path / "prepared").glob("*"))
+
+    with preparation(trials, tmp_path, print, beside=True):
+        while not begun() and children():
+            time.sleep(0.005)
+    assert children() == []
+    assert not begun()
+
+
+def test_the_driver_is_spared_torch_and_the_tokenizers(preset_file: Callable[..., Path], tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(
+        f"""
+import sys
+from test_orchestrator_preparation import planned, prepared
+from pathlib import Path
+
+if __name__ == "__main__":
+    trials = planned(Path({str(preset_file())!r}), Path({str(tmp_path)!r}))
+    for _ in range(2):  # built, and found built
+        prepared(trials, Path({str(tmp_path)!r}), beside=True)
+    print([name for name in ("torch", "transformers", "datasets") if name in sys.modules])
+""",
+        encoding="utf-8",
+    )
+    path = os.pathsep.join(map(str, (Path(__file__).parent, *(part for part in sys.path if part))))
+    found = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert found.stdout.strip() == "[]"
