@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 from transformers import DistilBertConfig, DistilBertModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from trainables.data.sources import parse_encoder
+from trainables.data.sources import encoder_fingerprint, parse_encoder
 from trainables.models.encoder_config import encoder_config
 
 __all__ = ["append_to", "draw_again", "load_encoder"]
@@ -19,18 +22,54 @@ __all__ = ["append_to", "draw_again", "load_encoder"]
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
+_KEPT_BYTES = 64 * 2**20
+"""Encoders with no more weights stay in a worker for its next trial: a copy takes 4 ms where loading takes 24. Of larger ones
+training takes minutes, and a second copy their memory."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model as it was loaded; `missing` names the parameters that its encoder lacks."""
+
+    model: PreTrainedModel
+    missing: tuple[str, ...]
+
+
 def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -> Model:
     """`model_class` with the encoder's embeddings and first blocks, in float32; parts that it lacks are freshly drawn.
 
     Fresh parts come from torch's global generator, so seed it first.
+
+    Raises:
+        DataError: see `encoder_config`.
     """
+    folder = parse_encoder(encoder).path
+    if folder is None or sum(path.stat().st_size for path in folder.glob("*.safetensors")) > _KEPT_BYTES:
+        loaded = _load(encoder, n_layers, model_class)
+    else:
+        kept = _kept(encoder_fingerprint(encoder), encoder, n_layers, model_class)
+        loaded = _Loaded(copy.deepcopy(kept.model), kept.missing)
+    model: Model = loaded.model  # type: ignore[assignment]
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in loaded.missing):
+        model._init_weights(model.get_submodule(owner))
+    return model
+
+
+@lru_cache(maxsize=1)
+def _kept(fingerprint: str, encoder: str, n_layers: int | None, model_class: type[PreTrainedModel]) -> _Loaded:
+    """Nobody may change it. `fingerprint`: of the encoder's files, whatever lies at that path next."""
+    return _load(encoder, n_layers, model_class)
+
+
+def _load(encoder: str, n_layers: int | None, model_class: type[PreTrainedModel]) -> _Loaded:
+    """Leaves torch's generator where it was."""
     source, kept = parse_encoder(encoder), encoder_config(encoder, n_layers)
     config = DistilBertConfig.from_pretrained(source.name_or_path, revision=source.revision, n_layers=kept.n_layers)
-    with _quiet_transformers():
-        model: Model = model_class.from_pretrained(
-            source.name_or_path, revision=source.revision, config=config, dtype=torch.float32
+    with _quiet_transformers(), torch.random.fork_rng(devices=[]):
+        model, told = model_class.from_pretrained(
+            source.name_or_path, revision=source.revision, config=config, dtype=torch.float32, output_loading_info=True
         )
-    return model
+    return _Loaded(model, tuple(sorted(told["missing_keys"])))
 
 
 def append_to(block: nn.Module, layer: nn.Module) -> None:
