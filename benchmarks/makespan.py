@@ -4,7 +4,8 @@
 
 Wall time of the command from its start to its exit, over the sum of all training steps divided by the number of slots:
 start-up, imports, preparing data, evaluating, recording and idle slots are all in it. Goals: 1.15 for the 24 trials of one
-seed, 1.05 for the 96 of four.
+seed, 1.05 for the 96 of four. Scoring the held-out examples is work, not waiting, and the demo passes about as many windows
+through its models to score them as to train them: hence also the ratio with the evaluations' seconds left out.
 """
 
 from __future__ import annotations
@@ -39,17 +40,20 @@ def main() -> None:
         [cost] = ledger.sql("SELECT count(*) AS trials, sum(train_seconds) AS inside FROM attempts").to_pylist()
         spent = load_spending(ledger, run["sweep_id"]).seconds
     ideal = sum(steps) / run["slots"]
-    table = Table("trials", "slots", "wall, s", "steps ÷ slots, s", "wall ÷ that", "the rest of the slots' seconds")
+    evaluating = sum(evaluations)
+    table = Table("trials", "slots", "wall, s", "steps ÷ slots, s", "wall ÷ that", "without evaluating", "slots' other seconds")
     rest = {
-        "evaluating": sum(evaluations),
-        "loading and saving in trials": cost["inside"] - sum(steps) - sum(evaluations),
+        "evaluating": evaluating,
+        "loading and saving in trials": cost["inside"] - sum(steps) - evaluating,
         "start-up of trials": spent["start-up"],
         "idle": spent["idle"],
         "before and after the run": (wall - run["wall_seconds"]) * run["slots"],
     }
     told = ", ".join(f"{name} {seconds / (wall * run['slots']):.1%}" for name, seconds in rest.items())
-    table.add_row(str(cost["trials"]), str(run["slots"]), f"{wall:.1f}", f"{ideal:.1f}", f"{wall / ideal:.2f}", told)
-    Console().print(table)
+    without = (wall - evaluating / run["slots"]) / ideal
+    cells = (str(cost["trials"]), str(run["slots"]), f"{wall:.1f}", f"{ideal:.1f}", f"{wall / ideal:.2f}", f"{without:.2f}")
+    table.add_row(*cells, told)
+    Console(width=140).print(table)
 
 
 def _run(storage: Path, seeds: list[int]) -> tuple[float, list[float], list[float]]:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from st_moe_pytorch import MoE
 
+from trainables.models.block_linear import use_blocks
 from trainables.models.experts import ExactMoE
 
 SIZES = {"paper": (16, 384, 768), "embedded": (16, 96, 96)}
@@ -40,6 +41,7 @@ def ways(width: int, num_experts: int, device: str) -> list[Way]:
     package = MoE(**settings).to(device)
     ours = ExactMoE(**settings).to(device)
     ours.load_state_dict(package.state_dict())
+    use_blocks(ours, device)
     return [
         Way("st-moe-pytorch", package, None),
         Way("one by one", ours, "_mix_one_by_one"),

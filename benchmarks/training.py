@@ -12,6 +12,7 @@ the fused optimiser and, on a GPU, bfloat16. Goal: 1.5 times the examples a seco
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 import warnings
@@ -39,8 +40,17 @@ from transformers import (
 from trainables.config import TrainingConfig
 from trainables.exbert.config import ModelConfig
 from trainables.exbert.model import ExBertForQuestionAnswering
+from trainables.models.block_linear import use_blocks
 from trainables.models.tally import num_active
-from trainables.training.steps import add_gradients, autocast, make_optimizer, make_schedule, update
+from trainables.training.steps import (
+    STEPS_UNREAD,
+    add_gradients,
+    autocast,
+    make_optimizer,
+    make_schedule,
+    read_together,
+    update,
+)
 
 VOCABULARY = 30_522  # of distilbert-base-uncased
 
@@ -123,20 +133,28 @@ def run_ours(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes
 
 
 def steps_of(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Iterator[tuple[float, float]]:
-    """Loss and wall seconds of each step, taken as `trainables.training.loop` takes them, without reports."""
-    model = model.to(device)
+    """Loss and wall seconds of each step, taken as `trainables.training.loop` takes them, without reports.
+
+    Of steps whose losses are read together, each took an equal part.
+    """
+    model = use_blocks(model.to(device), device)
     training = TrainingConfig(batch_size=sizes.batch_size)
     optimizer = make_optimizer(model, training)
     schedule = make_schedule(optimizer, len(batches))
-    for windows in batches:
-        began = time.perf_counter()
+    unread: list[dict[str, torch.Tensor]] = []
+    began = time.perf_counter()
+    for number, windows in enumerate(batches, 1):
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in padded(windows).items()}
         losses = add_gradients(model, batch, 1, partial(autocast, training, device))
-        norm = update(optimizer, schedule, training.max_grad_norm)
-        aux = float(losses.get("train_aux_loss", 0.0))
-        loss = float(losses["train_qa_loss"]) + aux
-        assert norm.isfinite()
-        yield loss, time.perf_counter() - began
+        unread.append({**losses, "norm": update(optimizer, schedule, training.max_grad_norm)})
+        if len(unread) == STEPS_UNREAD[torch.device(device).type] or number == len(batches):
+            read = read_together(unread)
+            seconds = (time.perf_counter() - began) / len(unread)
+            for step in read:
+                assert math.isfinite(step["norm"])
+                yield step["train_qa_loss"] + step.get("train_aux_loss", 0.0), seconds
+            unread.clear()
+            began = time.perf_counter()
 
 
 class InOrder(Trainer):

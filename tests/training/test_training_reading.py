@@ -20,19 +20,19 @@ class TestReading(TrainableCase):
 
     @pytest.fixture(autouse=True)
     def as_on_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loop, "_STEPS_UNREAD", {"cpu": 32})
+        monkeypatch.setattr(loop, "STEPS_UNREAD", {"cpu": 32})
 
     @pytest.fixture
     def at_each_step(self, tiny: QAConfig, context: TrialContext, tmp_path: Path) -> list[Report]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "_STEPS_UNREAD", {"cpu": 1})
+            patch.setattr(loop, "STEPS_UNREAD", {"cpu": 1})
             return list(self.reports(tiny, replace(context, checkpoint_dir=tmp_path / "each")))
 
     @pytest.mark.parametrize("steps", [2, 4, 32])
     def test_reports_are_the_same(
         self, steps: int, tiny: QAConfig, context: TrialContext, at_each_step: list[Report], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loop, "_STEPS_UNREAD", {"cpu": steps})
+        monkeypatch.setattr(loop, "STEPS_UNREAD", {"cpu": steps})
         assert list(self.reports(tiny, context)) == at_each_step
 
     def test_a_checkpoint_holds_what_was_unread(

@@ -20,13 +20,18 @@ from trainables.models.tally import num_active
 from trainables.training import checkpoints
 from trainables.training.evaluation import Measured, evaluate, mixture_loss
 from trainables.training.generators import restore_generators, seed_everything, state_of_generators
-from trainables.training.steps import add_gradients, autocast, make_optimizer, make_schedule, update
+from trainables.training.steps import (
+    STEPS_UNREAD,
+    add_gradients,
+    autocast,
+    make_optimizer,
+    make_schedule,
+    read_together,
+    update,
+)
 from trainables.training.task import Task, open_task
 
 __all__ = ["FineTuning", "fine_tune"]
-
-_STEPS_UNREAD = {"cpu": 1, "cuda": 32}
-"""Steps whose losses are read together: reading waits for a GPU, which meanwhile gets nothing to do."""
 
 _NORM = "the gradient's norm"
 
@@ -109,19 +114,17 @@ class FineTuning:
         self.steps_since_report += 1
         self.samples_seen += len(windows)
         self.unread.append({**losses, _NORM: norm})
-        if len(self.unread) >= _STEPS_UNREAD[torch.device(self.context.device).type]:
+        if len(self.unread) >= STEPS_UNREAD[torch.device(self.context.device).type]:
             self._read_losses()
 
     def _read_losses(self) -> None:
         """Adds up the losses of the steps since the last reading. Raises DivergedError at the first that is not finite."""
         if not self.unread:
             return
-        names = list(self.unread[0])
-        values_SL = torch.stack([torch.stack([step[name].float() for name in names]) for step in self.unread]).tolist()
         first = self.step - len(self.unread) + 1
+        together = read_together(self.unread)
         self.unread.clear()
-        for step, values in enumerate(values_SL, first):
-            found = dict(zip(names, values, strict=True))
+        for step, found in enumerate(together, first):
             self._check_finite(found, step)
             for name in self.metrics:
                 if name in found:

@@ -7,7 +7,7 @@ Recipe: AdamW, linear decay (by default without warm-up) and global-norm clippin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,10 @@ from torch import nn
 
 from trainables.config import TrainingConfig
 
-__all__ = ["add_gradients", "autocast", "make_optimizer", "make_schedule", "update"]
+__all__ = ["STEPS_UNREAD", "add_gradients", "autocast", "make_optimizer", "make_schedule", "read_together", "update"]
+
+STEPS_UNREAD = {"cpu": 1, "cuda": 32}
+"""Steps whose losses are read together: reading waits for a GPU, which meanwhile gets nothing to do."""
 
 _LOSSES = {
     "train_qa_loss": "qa_loss",
@@ -98,6 +101,13 @@ def update(
     schedule.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def read_together(steps: Sequence[Mapping[str, torch.Tensor]]) -> list[dict[str, float]]:
+    """The values of several steps' scalars, which have the same names, with a single wait for a GPU."""
+    names = list(steps[0])
+    values_SL = torch.stack([torch.stack([step[name].float() for name in names]) for step in steps]).tolist()
+    return [dict(zip(names, values, strict=True)) for values in values_SL]
 
 
 @dataclass(frozen=True, kw_only=True)
