@@ -1,5 +1,7 @@
 """Linear layers by blocks of rows equal torch's own."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +17,14 @@ from trainables.models.block_linear import BlockLinear, use_blocks
 from trainables.models.encoder import load_encoder
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_products_too() -> Iterator[None]:
+    """What is small goes through blocks as well, or these tests would take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_linear, "_LEAST_MULTIPLICATIONS", 1)
+        yield
 
 
 @pytest.fixture
@@ -42,6 +52,16 @@ def test_output_and_gradients_equal_those_of_a_plain_layer(rows: int, bias: bool
     x = torch.randn(rows, 40)
     for mine, theirs in zip(results(blocks, x), results(plain, x), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5 * max(1.0, rows**0.5))
+
+
+def test_a_small_product_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_linear, "_LEAST_MULTIPLICATIONS", 100 * 32 * 32)
+    layer, calls = BlockLinear(32, 32), []
+    monkeypatch.setattr(block_linear, "_onednn", lambda *arguments: calls.append(1) or torch.zeros(64, 32))
+    assert torch.equal(layer(torch.ones(99, 32)), nn.functional.linear(torch.ones(99, 32), layer.weight, layer.bias))
+    assert calls == []
+    layer(torch.ones(100, 32))
+    assert calls == [1]
 
 
 def test_each_output_row_is_where_it_belongs_whatever_its_block() -> None:
