@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +21,7 @@ from trainables.data.spec import DataSpec
 
 __all__ = ["Prepared", "preparation"]
 
-Work = Sequence[tuple[QAConfig, DataSpec]]
+Asked = Sequence[tuple[QAConfig, DataSpec]]
 
 
 class Prepared(Protocol):
@@ -47,23 +47,33 @@ def preparation(
     ours = {trial.key for trial in todo}
     for key in {key for trial in todo for key in trial.parent_keys} - ours:
         files.check_final_weights(key)
-    work = _different(todo)
-    if beside and not _is_built(work, files.prepared_dir):
-        with _child(work, storage) as answers:
-            yield lambda: _hear(answers, say)
+    asked = _different(todo)
+    for data in {data.model_dump_json(): data for _, data in asked}.values():
+        files.publish(data)
+    trials = [(config, files.local(data)) for config, data in asked]
+
+    def wait(lines: Iterable[str]) -> None:
+        for line in lines:
+            say(line)
+        for config, data in trials:
+            files.publish_prepared(config, data)
+
+    if beside and not _is_built(trials, files.prepared_dir):
+        with _child(trials, files.prepared_dir) as answers:
+            yield lambda: wait(_heard(answers))
     else:
-        yield lambda: _prepare(work, storage, say)
+        yield lambda: wait(_prepared(trials, files.prepared_dir))
 
 
-def _different(todo: Sequence[Trial]) -> Work:
+def _different(todo: Sequence[Trial]) -> Asked:
     """What the trials ask for, once each: seeds ask for the same, and there may be thousands of them."""
-    asked = {(id(trial.config), id(trial.data)): (trial.config, trial.data) for trial in todo}
-    different = {(config.model_dump_json(), data.model_dump_json()): (config, data) for config, data in asked.values()}
+    each = {(id(trial.config), id(trial.data)): (trial.config, trial.data) for trial in todo}
+    different = {(config.model_dump_json(), data.model_dump_json()): (config, data) for config, data in each.values()}
     return list(different.values())
 
 
-def _is_built(work: Work, folder: Path) -> bool:
-    shapes = {(data.model_dump_json(), config.training.max_length, config.training.stride): data for config, data in work}
+def _is_built(trials: Asked, folder: Path) -> bool:
+    shapes = {(data.model_dump_json(), config.training.max_length, config.training.stride): data for config, data in trials}
     return all(
         (folder / name).is_dir()
         for (_, max_length, stride), data in shapes.items()
@@ -71,25 +81,19 @@ def _is_built(work: Work, folder: Path) -> bool:
     )
 
 
-def _prepare(work: Work, storage: StorageLike, say: Callable[[str], None]) -> None:
+def _prepared(trials: Asked, folder: Path) -> Iterator[str]:
+    """Builds what is missing, and what there is to say of it."""
     from trainables.training.preparation import prepare_all  # brings the tokenizers, where something is to be built
 
-    files = node_files(storage)
-    for data in {data.model_dump_json(): data for _, data in work}.values():
-        files.publish(data)
-    trials = [(config, files.local(data)) for config, data in work]
-    for line in prepare_all(trials, files.prepared_dir):
-        say(line)
-    for config, data in trials:
-        files.publish_prepared(config, data)
+    yield from prepare_all(trials, folder)
 
 
 @contextmanager
-def _child(work: Work, storage: StorageLike) -> Iterator[Connection]:
+def _child(trials: Asked, folder: Path) -> Iterator[Connection]:
     """A process that prepares and sends what there is to say, an error or, at the end, None. It ends with the context."""
     spawned = multiprocessing.get_context("spawn")
     answers, sender = spawned.Pipe(duplex=False)
-    process = spawned.Process(target=_prepare_apart, args=(work, storage, sender), daemon=True)
+    process = spawned.Process(target=_prepare_apart, args=(trials, folder, sender), daemon=True)
     process.start()
     sender.close()
     try:
@@ -100,22 +104,23 @@ def _child(work: Work, storage: StorageLike) -> Iterator[Connection]:
         answers.close()
 
 
-def _prepare_apart(work: Work, storage: StorageLike, sender: Connection) -> None:
+def _prepare_apart(trials: Asked, folder: Path, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C too, and ends this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # what is half built is removed
     try:
-        _prepare(work, storage, sender.send)
+        for line in _prepared(trials, folder):
+            sender.send(line)
         sender.send(None)
     except Exception as error:
         sender.send(error)
 
 
-def _hear(answers: Connection, say: Callable[[str], None]) -> None:
+def _heard(answers: Connection) -> Iterator[str]:
     try:
         while (answer := answers.recv()) is not None:
             if isinstance(answer, Exception):
                 raise answer
-            say(answer)
+            yield answer
     except EOFError as error:
         raise SweepError(
             "the process that prepares the data was killed (out of memory?); run the same command again"

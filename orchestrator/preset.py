@@ -124,7 +124,9 @@ class Recovery(Settings):
     storage_patience_seconds: float = Field(
         600.0, ge=0, description="how long trials wait for a storage that is full or away before they end"
     )
-    checkpoint_seconds: float = Field(30.0, ge=0, description="least time between two checkpoints of a trial")
+    checkpoint_seconds: float = Field(
+        30.0, ge=0, description="least time between two checkpoints of a trial; more where they take over a fiftieth of it"
+    )
     keep_checkpoints: Literal["none", "best", "all"] = Field("all", description="final weights kept of completed trials")
     num_best: int = Field(3, ge=1, description="with keep_checkpoints: best, trials with the lowest validation loss")
 

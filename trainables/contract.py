@@ -142,7 +142,7 @@ class TrialContext:
     checkpoint_dir: Path  # the trial's own; the newest complete checkpoint in it is where a new attempt begins
     prepared_dir: Path  # root of the content-addressed prepared features
     parents: tuple[Parent, ...] = ()  # in the order in which the trainable's `parents_of` names them
-    checkpoint_seconds: float = 30.0  # least time between two checkpoints; 0 = after every report
+    checkpoint_seconds: float = 30.0  # least time between two checkpoints, more where they take long; 0 = after every report
     resume_step: int | None = None  # begin from no later checkpoint than this step's; None: from the newest
     micro_batches: int = 1  # parts in which each batch goes through the model, gradients added up; at most its windows
     stop_requested: Callable[[], bool] = never  # asked before every step; true: write a checkpoint and raise Interrupted

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from orchestrator.errors import SweepError
+from orchestrator.node_files import node_files
 from orchestrator.plan import plan_grid
 from orchestrator.preparation import preparation
 from orchestrator.preset import load_preset
@@ -23,11 +24,11 @@ def trials(preset_file: Callable[..., Path], tmp_path: Path) -> Sequence[Trial]:
     return planned(preset_file(), tmp_path)
 
 
-def planned(preset: Path, storage: Path) -> Sequence[Trial]:
+def planned(preset: Path, storage: Path | str) -> Sequence[Trial]:
     return plan_grid(load_preset(str(preset), (), 2), storage).trials
 
 
-def prepared(trials: Sequence[Trial], storage: Path, *, beside: bool) -> list[str]:
+def prepared(trials: Sequence[Trial], storage: Path | str, *, beside: bool) -> list[str]:
     """What was said."""
     said: list[str] = []
     with preparation(trials, storage, said.append, beside=beside) as wait:
@@ -58,6 +59,20 @@ def test_what_is_built_already_takes_no_process(trials: Sequence[Trial], tmp_pat
         assert children() == []
         wait()
     assert said[:2] == said[2:]
+
+
+def test_on_an_object_store_other_nodes_have_it_too(
+    preset_file: Callable[..., Path], s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = planned(preset_file(), s3)
+    assert len(prepared(trials, s3, beside=True)) == 2
+    here = node_files(s3).prepared_dir
+    monkeypatch.setenv("SWEEPS_CACHE", str(tmp_path / "of another node"))
+    files = node_files(s3)
+    files.fetch_prepared(trials[0].config, files.local(trials[0].data))
+    names, fetched = ({path.name for path in folder.glob("[!.]*")} for folder in (here, files.prepared_dir))
+    assert len(names) == 4
+    assert fetched == names
 
 
 def test_its_errors_are_raised_where_it_is_waited_for(preset_file: Callable[..., Path], tmp_path: Path) -> None:

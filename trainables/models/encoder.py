@@ -44,7 +44,7 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
         DataError: see `encoder_config`.
     """
     folder = parse_encoder(encoder).path
-    if folder is None or sum(path.stat().st_size for path in folder.glob("*.safetensors")) > _KEPT_BYTES:
+    if folder is None or sum(path.stat().st_size for path in folder.iterdir()) > _KEPT_BYTES:
         loaded = _load(encoder, n_layers, model_class)
     else:
         kept = _kept(encoder_fingerprint(encoder), encoder, n_layers, model_class)

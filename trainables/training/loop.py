@@ -33,6 +33,10 @@ from trainables.training.task import Task, open_task
 
 __all__ = ["FineTuning", "fine_tune"]
 
+_SAVING_SHARE, _RARER_AT_MOST = 0.02, 20
+"""Share of a trial's time that checkpoints may take. Those of large models (DistilBERT-base: 0.8 GB, 2 s) are made more rarely
+than asked for, but not more than so many times."""
+
 _NORM = "the gradient's norm"
 
 
@@ -78,6 +82,7 @@ class FineTuning:
         self.unread: list[dict[str, torch.Tensor]] = []  # losses and gradient norms (scalars) of the last steps, oldest first
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
+        self.saving_seconds = 0.0  # what the last checkpoint took
         self.best: dict[str, Any] | None = None  # with `select: best`: loss and weights of the best validation so far
 
     @property
@@ -195,16 +200,19 @@ class FineTuning:
 
     def _save_if_due(self) -> None:
         """After the last report only the final weights are left to write."""
-        due = time.monotonic() - self.saved_at >= self.context.checkpoint_seconds
-        if due and self.step < self.total_steps:
+        asked = self.context.checkpoint_seconds
+        pause = min(max(asked, self.saving_seconds / _SAVING_SHARE), _RARER_AT_MOST * asked)
+        if time.monotonic() - self.saved_at >= pause and self.step < self.total_steps:
             self._save()
 
     def _save(self) -> None:
         """Writes the checkpoint of this step, unless it is there: nothing happens between a step's report and the next step."""
         if self.saved_step != self.step:
             self._read_losses()
+            began = time.monotonic()
             self.context.persist(partial(checkpoints.save, self.context.checkpoint_dir, self.step, self._state()))
             self.saved_step, self.saved_at = self.step, time.monotonic()
+            self.saving_seconds = self.saved_at - began
 
     def _state(self) -> dict[str, Any]:
         return {
