@@ -87,7 +87,7 @@ def main() -> None:
         model, baseline = make(), make_model("distilbert", sizes)
         learns = sum(p.numel() for p in model.parameters() if p.requires_grad)
         every = sum(p.numel() for p in model.parameters())
-        both = zip(*(steps_of(each, batches, sizes, given.device) for each in (baseline, model)), strict=True)
+        both = zip(*(steps_of(each, batches, sizes, given.device, given.warm_up) for each in (baseline, model)), strict=True)
         ratios = [base / own for (_, base), (_, own) in both][given.warm_up :]
         spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         shown.add_row(name, spread, f"{learns:,}", f"{100 * learns / every:.3g} %")

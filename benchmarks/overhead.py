@@ -39,6 +39,9 @@ from step_log import clocked, gaps, read_log
 PEERS_PYTHON = "PEERS_PYTHON"
 OURS, DEFAULT, REUSING = "ours", "Ray Tune", "Ray Tune, reuse_actors"
 
+_TRIES = 4
+"""Of a sweep of another side that fails; then it is left out."""
+
 _HERE = Path(__file__).resolve().parent
 
 
@@ -50,6 +53,14 @@ class Cost(NamedTuple):
     first: float  # from the command's start to the first step
     gap: float | None  # median from a trial's last step to the next one's first on a worker; None where none goes on
     unevaluated: float | None  # the same without the seconds of evaluations, which ours alone logs
+
+
+Found = dict[str, dict[str, list["Cost"]]]
+"""Kind of trials -> side -> what each of its sweeps cost."""
+
+
+class FailedError(Exception):
+    """A side's command has failed."""
 
 
 def _python(package: str) -> str:
@@ -103,15 +114,12 @@ def _run(command: Sequence[str], work: Work, log: Path, home: Path) -> float:
     began = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, cwd=home)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        raise FailedError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
     return time.perf_counter() - began
 
 
 def cost_of(side: str, work: Work) -> Cost:
-    """Runs one sweep.
-
-    Raises SystemExit where it fails, or takes other steps than it should.
-    """
+    """Runs one sweep. Raises FailedError where it fails, or takes other steps than it should."""
     with tempfile.TemporaryDirectory(prefix="cost-") as name:
         folder = Path(name)
         began = time.time()
@@ -120,7 +128,7 @@ def cost_of(side: str, work: Work) -> Cost:
         steps, evaluations = read_log(folder / "steps")
     expected = sorted(list(range(1, work.steps + 1)) * work.trials)
     if sorted(step.number for step in steps) != expected:
-        sys.exit(f"{side}: {work.trials} trials should take {work.steps} steps each, got {len(steps)} in all")
+        raise FailedError(f"{side}: {work.trials} trials should take {work.steps} steps each, got {len(steps)} in all")
     first, last = min(step.began for step in steps), max(step.began + step.seconds for step in steps)
     trained, between = sum(step.seconds for step in steps), gaps(steps, evaluations)
     goes_on = len(between) >= work.trials // 2
@@ -133,10 +141,40 @@ def cost_of(side: str, work: Work) -> Cost:
     )
 
 
+def cost_at_last(side: str, work: Work, say: Callable[[str], None]) -> Cost | None:
+    """`cost_of` a sweep, which is run again where it fails; None where it fails each time. Ours may not: raises FailedError."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return cost_of(side, work)
+        except FailedError as error:
+            if side == OURS:
+                raise
+            again = "run again" if tries_left else "left out"
+            say(f"{work.kind}, {side}, {again}: {str(error).strip().splitlines()[-1]}")
+    return None
+
+
 def bare_seconds(work: Work) -> float:
     """Wall seconds of starting a Ray and importing in one of its workers what training needs."""
     with tempfile.TemporaryDirectory(prefix="cost-") as name:
         return _run(peer("bare_ray", sys.executable, work, Path(name)), work, Path(name) / "steps", Path(name))
+
+
+def rounds(works: Sequence[Work], sides: Sequence[str], number: int, console: Console) -> tuple[Found, list[float]]:
+    """The costs of all sides by kind of trials, and the seconds of `bare_seconds`, one of each a round, in turn."""
+    found: Found = {work.kind: {side: [] for side in sides} for work in works}
+    bare: list[float] = []
+    for _ in range(number):
+        bare.append(bare_seconds(works[-1]))
+        for work in works:
+            for side, costs in list(found[work.kind].items()):
+                cost = cost_at_last(side, work, partial(console.print, markup=False))
+                console.print(f"{work.kind}, {side}: {cost}", style="dim", highlight=False)
+                if cost is None:
+                    del found[work.kind][side]
+                else:
+                    costs.append(cost)
+    return found, bare
 
 
 def cost_table(work: Work, costs: Mapping[str, Sequence[Cost]]) -> Table:
@@ -165,8 +203,8 @@ def ratios(ours: Sequence[Cost], theirs: Sequence[Cost], field: str) -> list[flo
     return [getattr(mine, field) / getattr(other, field) for mine, other in zip(ours, theirs, strict=True)]
 
 
-def goal_table(found: Mapping[str, Mapping[str, Sequence[Cost]]], bare: Sequence[float]) -> Table:
-    """The goals, measured; `found`: kind of trials -> side -> its costs."""
+def goal_table(found: Found, bare: Sequence[float]) -> Table:
+    """The goals, measured."""
     shown = Table("goal", "at most", "measured", "")
 
     def add(what: str, limit: float, measured: Sequence[float], form: str) -> None:
@@ -204,17 +242,12 @@ def main() -> None:
     sides, console = [name for name in wanted if _python(SIDES[name][0])], Console(width=170)
     if missing := [name for name in wanted if name not in sides]:
         console.print(f"not installed here nor for ${PEERS_PYTHON}: {', '.join(missing)}")
-    found: dict[str, dict[str, list[Cost]]] = {}
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         works = make_work(Path(name), given.noop_trials, given.tiny_trials)
-        bare: list[float] = []
-        for _ in range(given.rounds):
-            bare.append(bare_seconds(works[1]))
-            for work in works:
-                for side in sides:
-                    cost = cost_of(side, work)
-                    found.setdefault(work.kind, {}).setdefault(side, []).append(cost)
-                    console.print(f"{work.kind}, {side}: {cost}", style="dim", highlight=False)
+        try:
+            found, bare = rounds(works, sides, given.rounds, console)
+        except FailedError as error:
+            sys.exit(str(error))
     for work in works:
         console.print(cost_table(work, found[work.kind]))
     console.print(f"starting Ray and importing: {_text(bare, '.1f')} s")

@@ -123,19 +123,21 @@ def make_model(kind: str, sizes: Sizes) -> nn.Module:
     return ExBertForQuestionAnswering(DistilBertModel(config), settings)
 
 
-def run_ours(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Run:
+def run_ours(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str, warm_up: int) -> Run:
     """All of `steps_of`."""
     run = Run([], [])
-    for loss, seconds in steps_of(model, batches, sizes, device):
+    for loss, seconds in steps_of(model, batches, sizes, device, warm_up):
         run.losses.append(loss)
         run.seconds.append(seconds)
     return run
 
 
-def steps_of(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str) -> Iterator[tuple[float, float]]:
+def steps_of(
+    model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes, device: str, warm_up: int
+) -> Iterator[tuple[float, float]]:
     """Loss and wall seconds of each step, taken as `trainables.training.loop` takes them, without reports.
 
-    Of steps whose losses are read together, each took an equal part.
+    Of steps whose losses are read together, each took an equal part; the first `warm_up` are not read with others.
     """
     model = use_blocks(model.to(device), device)
     training = TrainingConfig(batch_size=sizes.batch_size)
@@ -147,7 +149,7 @@ def steps_of(model: nn.Module, batches: Sequence[Sequence[Window]], sizes: Sizes
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in padded(windows).items()}
         losses = add_gradients(model, batch, 1, partial(autocast, training, device))
         unread.append({**losses, "norm": update(optimizer, schedule, training.max_grad_norm)})
-        if len(unread) == STEPS_UNREAD[torch.device(device).type] or number == len(batches):
+        if len(unread) == STEPS_UNREAD[torch.device(device).type] or number in (warm_up, len(batches)):
             read = read_together(unread)
             seconds = (time.perf_counter() - began) / len(unread)
             for step in read:
@@ -229,7 +231,7 @@ def measure(kind: str, sizes: Sizes, device: str, warm_up: int, tolerance: float
     sides = {
         "Trainer, defaults": run_trainer(kind, batches, sizes, device, best=False),
         "Trainer, best": run_trainer(kind, batches, sizes, device, best=True),
-        "ours": run_ours(make_model(kind, sizes), batches, sizes, device),
+        "ours": run_ours(make_model(kind, sizes), batches, sizes, device, warm_up),
     }
     best, real_tokens = sides["Trainer, best"], [sum(len(window["input_ids"]) for window in batch) for batch in batches]
     peak, per_token = matrix_flops(device, 2048 if device == "cpu" else 8192), flops_of_a_token(make_model(kind, sizes))

@@ -79,12 +79,11 @@ def run_sweep(
         else:
             tidy_leftovers(storage, time.time())
             todo = plan.search.corners() if plan.search else list(work.known or ())
-            with session(partial(preparation, todo, storage, say)) as backend:
-                write_plan(storage, plan, _now())
-                with watch(work, backend) as watcher:
-                    settings = _settings(plan, storage, request, backend)
-                    run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
-                    run.carry_out(work)
+            frozen = partial(write_plan, storage, plan, _now())
+            with session(partial(preparation, todo, storage, say, frozen)) as backend, watch(work, backend) as watcher:
+                settings = _settings(plan, storage, request, backend)
+                run = _Run(plan, settings, request.budget, request.retry, spent, lease, backend, watcher, outcome)
+                run.carry_out(work)
             outcome.done, outcome.planned, outcome.stopped_early = work.num_done, work.total, work.num_stopped_early
         tidy_checkpoints(with_suggested(plan, storage), storage)
         return outcome

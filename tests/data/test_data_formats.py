@@ -219,6 +219,14 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
         read_file(path)
 
 
+@pytest.mark.parametrize("stated", ["auto", "mrqa"])
+def test_a_gzipped_file_that_ends_early_is_refused(stated: str, tmp_path: Path) -> None:
+    whole = gzip.compress("".join(json.dumps({"question": f"{i}", "context": f"{i * i}"}) + "\n" for i in range(500)).encode())
+    (tmp_path / "rows.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"rows.jsonl.gz does not read as {stated}: .*; check the file"):
+        read_file(tmp_path / "rows.jsonl.gz", stated)
+
+
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"format must be one of auto, answer_context, .*, got 'tsv'"):
         read_file(tmp_path, "tsv")

@@ -51,6 +51,23 @@ def test_the_head_is_drawn_as_transformers_draws_it() -> None:
     assert torch.equal(ours.bias, theirs.bias)
 
 
+@pytest.mark.parametrize("kept_bytes", [encoders._KEPT_BYTES, 0])
+def test_of_a_layer_that_lacks_its_bias_the_weight_is_the_encoders(
+    kept_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "_KEPT_BYTES", kept_bytes)
+    folder = Path(shutil.copytree(ENCODER_PATH, tmp_path / "encoder"))
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = [name for name in tensors if name.endswith("layer.0.ffn.lin1.bias")]
+    save_file(
+        {each: tensor for each, tensor in tensors.items() if each != name}, folder / "model.safetensors", {"format": "pt"}
+    )
+    for _ in range(2):
+        lin1 = load_encoder(str(folder), None, DistilBertModel).transformer.layer[0].ffn.lin1
+        assert torch.equal(lin1.weight, load_encoder(EMBEDDED, None, DistilBertModel).transformer.layer[0].ffn.lin1.weight)
+        assert not lin1.bias.any()
+
+
 def test_what_is_done_to_a_model_does_not_reach_the_next() -> None:
     before = {name: tensor.clone() for name, tensor in load_encoder(EMBEDDED, None, DistilBertModel).state_dict().items()}
     spoilt = load_encoder(EMBEDDED, None, DistilBertModel)
@@ -80,6 +97,7 @@ def test_other_weights_at_the_same_path_are_loaded(tmp_path: Path) -> None:
     [
         ({"model_type": "bert"}, r"must be a DistilBERT, got 'bert'"),
         ({"model_type": None}, r"must be a DistilBERT, got None"),
+        ({"n_layers": None, "num_hidden_layers": 1}, r"model.n_layers must be in \[1, 1\]"),
         ({"n_layers": 1}, r"model.n_layers must be in \[1, 1\], the blocks of .*, got 2"),
     ],
 )

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from trainable_case import TrainableCase
 
 from trainables.config import QAConfig
 from trainables.contract import TrialContext
-from trainables.training import loop
+from trainables.training import checkpoints, loop
 
 
 class TestSaving(TrainableCase):
@@ -44,13 +45,20 @@ class TestSaving(TrainableCase):
             now[0] += 10.0
             return False
 
-        def slowly(write: Callable[[], Path]) -> Path:
+        def slowly(directory: Path, step: int, state: dict[str, Any]) -> Path:
             now[0] += saving
+            steps.append(step)
+            return save(directory, step, state)
+
+        def after_an_hour(write: Callable[[], Path]) -> Path:  # for which the storage was away: that takes no time of saving
+            now[0] += 3600.0
             path = write()
-            steps.extend([int(path.stem.removeprefix("step-"))] if path.stem.startswith("step-") else [])
+            now[0] -= 3600.0
             return path
 
+        save = checkpoints.save
+        monkeypatch.setattr(checkpoints, "save", slowly)
         monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
-        here = replace(context, checkpoint_seconds=asked, stop_requested=a_step_takes_ten_seconds, persist=slowly)
+        here = replace(context, checkpoint_seconds=asked, stop_requested=a_step_takes_ten_seconds, persist=after_an_hour)
         list(self.reports(config, here))
         assert steps == saved

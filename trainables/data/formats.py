@@ -41,10 +41,11 @@ _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 
 def read_file(path: Path, file_format: str = "auto") -> datasets.Dataset:
     """The file's raw rows. Raises: DataError when it is not in that format, or in none of them with "auto"."""
-    name = detect_format(path) if file_format == "auto" else file_format
-    if name not in FORMATS:
+    name = file_format
+    if name not in ("auto", *FORMATS):
         raise DataError(f"format must be one of auto, {', '.join(sorted(FORMATS))}, got {name!r}")
     try:
+        name = detect_format(path) if name == "auto" else name
         return FORMATS[name](path)
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} does not read as {name}: {error}; check the file, or state its `format`") from error

@@ -64,7 +64,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x_NI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(x_NI, weight_OI)
+        of_x, of_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        ctx.save_for_backward(x_NI if of_weight else None, weight_OI if of_x else None)  # type: ignore[arg-type]
         return _times(x_NI, weight_OI, bias_O)
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +23,8 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 _KEPT_BYTES = 64 * 2**20
-"""Encoders with no more weights stay in a worker for its next trial: a copy takes 4 ms where loading takes 24. Of larger ones
-training takes minutes, and a second copy their memory."""
+"""Encoders whose folder is no larger stay in a worker for its next trial: a copy takes 4 ms where loading takes 24. Training
+larger ones takes minutes, and a second copy their memory."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,26 @@ def load_encoder(encoder: str, n_layers: int | None, model_class: type[Model]) -
         DataError: see `encoder_config`.
     """
     folder = parse_encoder(encoder).path
-    if folder is None or sum(path.stat().st_size for path in folder.iterdir()) > _KEPT_BYTES:
+    if folder is None or sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) > _KEPT_BYTES:
         loaded = _load(encoder, n_layers, model_class)
     else:
         kept = _kept(encoder_fingerprint(encoder), encoder, n_layers, model_class)
         loaded = _Loaded(copy.deepcopy(kept.model), kept.missing)
     model: Model = loaded.model  # type: ignore[assignment]
-    for owner in dict.fromkeys(name.rpartition(".")[0] for name in loaded.missing):
-        model._init_weights(model.get_submodule(owner))
+    _draw(model, loaded.missing)
     return model
 
 
-@lru_cache(maxsize=1)
+def _draw(model: PreTrainedModel, missing: Collection[str]) -> None:
+    """Draws the parameters that are `missing`, as transformers does, module by module; those next to them stay."""
+    for owner in dict.fromkeys(name.rpartition(".")[0] for name in missing):
+        module = model.get_submodule(owner)
+        present = {name: p.detach().clone() for name, p in module.named_parameters(owner, False) if name not in missing}
+        model._init_weights(module)
+        model.load_state_dict(present, strict=False)
+
+
+@lru_cache(maxsize=2)  # a grid's two architectures
 def _kept(fingerprint: str, encoder: str, n_layers: int | None, model_class: type[PreTrainedModel]) -> _Loaded:
     """Nobody may change it. `fingerprint`: of the encoder's files, whatever lies at that path next."""
     return _load(encoder, n_layers, model_class)

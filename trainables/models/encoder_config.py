@@ -36,13 +36,13 @@ def encoder_config(encoder: str, n_layers: int | None = None) -> EncoderConfig:
             f"the encoder must be a DistilBERT, got {found.get('model_type')!r} in {encoder}; "
             "name one such as distilbert-base-uncased"
         )
-    blocks = int(found.get("n_layers", found.get("num_hidden_layers", _BLOCKS)))
+    blocks = int(found.get("n_layers") or found.get("num_hidden_layers") or _BLOCKS)
     if n_layers is not None and not 1 <= n_layers <= blocks:
         raise DataError(
             f"model.n_layers must be in [1, {blocks}], the blocks of {encoder}, got {n_layers}; "
             "take fewer, or an encoder with more blocks"
         )
-    positions = int(found.get("max_position_embeddings", _POSITIONS))
+    positions = int(found.get("max_position_embeddings") or _POSITIONS)
     return EncoderConfig(n_layers=n_layers or blocks, max_position_embeddings=positions)
 
 

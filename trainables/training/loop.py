@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -209,10 +210,14 @@ class FineTuning:
         """Writes the checkpoint of this step, unless it is there: nothing happens between a step's report and the next step."""
         if self.saved_step != self.step:
             self._read_losses()
-            began = time.monotonic()
-            self.context.persist(partial(checkpoints.save, self.context.checkpoint_dir, self.step, self._state()))
+            self.context.persist(partial(self._write, self._state()))
             self.saved_step, self.saved_at = self.step, time.monotonic()
-            self.saving_seconds = self.saved_at - began
+
+    def _write(self, state: dict[str, Any]) -> Path:
+        began = time.monotonic()  # not before: whoever writes may first wait for the storage
+        path = checkpoints.save(self.context.checkpoint_dir, self.step, state)
+        self.saving_seconds = time.monotonic() - began
+        return path
 
     def _state(self) -> dict[str, Any]:
         return {

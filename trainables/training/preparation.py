@@ -1,6 +1,6 @@
 """The data of trials, built and checked before any of them begins.
 
-Imports no model: a driver prepares, and never trains where a Ray does.
+Imports no model: whoever prepares does not train.
 """
 
 from __future__ import annotations
