@@ -20,7 +20,7 @@ from orchestrator.errors import StorageError, SweepError
 from orchestrator.ray_cluster import NodeWatch
 from orchestrator.work import Work
 
-__all__ = ["Relay", "Scheduler", "Searcher", "StopAll", "key_of"]
+__all__ = ["MOST_TRIALS", "Relay", "Scheduler", "Searcher", "StopAll", "key_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +113,10 @@ class Scheduler(FIFOScheduler):
         return {}  # see Relay
 
 
+MOST_TRIALS = 2000
+"""Of one run of Tune, which keeps some 60 kB of each trial as long as it runs (Ray 2.60): a longer sweep takes several runs."""
+
+
 class Searcher(tune.search.Searcher):
     """Hands out trials one by one, as the work finds them."""
 
@@ -124,17 +128,20 @@ class Searcher(tune.search.Searcher):
         self._stop_requested = stop_requested
         self._room = room
         self._out: set[str] = set()  # Tune's own ids
+        self._left = MOST_TRIALS
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's configuration; None: not now; FINISHED: never again."""
         if len(self._out) >= self._room():
             return None
+        is_over = self._stop_requested() or self._relay.trouble or not self._left
         try:
-            trial = None if self._stop_requested() or self._relay.trouble else self._work.next()
+            trial = None if is_over else self._work.next()
         except SweepError as error:
             self._relay.trouble, trial = error, None
         if trial is None:
             return None if self._out else str(self.FINISHED)
+        self._left -= 1
         self._out.add(trial_id)
         return {"trial": trial.to_json()}
 

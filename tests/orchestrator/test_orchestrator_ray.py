@@ -101,6 +101,28 @@ def test_ray_leaves_the_ledger_of_the_plain_loop_and_a_second_run_runs_nothing(
     assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
 
 
+def test_a_sweep_of_several_runs_of_tune_leaves_the_same_ledger(
+    tmp_path: Path, preset_file: Callable[..., Path], reference: Path
+) -> None:
+    preset, storage = preset_file(), tmp_path / "storage"
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import sys\n"
+        "from orchestrator.ray_environment import set_ray_environment\n"
+        "if __name__ == '__main__':\n"
+        "    set_ray_environment(None)\n"
+        "    from orchestrator import ray_hooks, run\n"
+        "    ray_hooks.MOST_TRIALS = 3\n"
+        "    run.main()\n"
+    )
+    arguments = [sys.executable, str(script), *command(preset, storage)[3:]]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(tmp_path), timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 trials done" in done.stderr
+    assert measured(storage) == measured(reference)
+    assert Ledger(storage).sql("SELECT max(attempts) AS n FROM trials").to_pylist() == [{"n": 1}]
+
+
 @pytest.mark.slow
 def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete(
     tmp_path: Path, preset_file: Callable[..., Path]
