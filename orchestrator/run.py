@@ -152,7 +152,7 @@ def replay(
 ) -> None:
     """Run a recorded trial again from its provenance and compare: equal to the bit, within a tolerance, or different.
 
-    Example: python -m orchestrator.run replay 6648dcd991643f3c
+    Example: python -m orchestrator.run replay c0140f41b8d2af1e
     """
     from orchestrator.replay import replay_trial
 
