@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from orchestrator.console import TALK, conclude, cost_line, forecast_line, resum
 from orchestrator.decisions import with_suggested
 from orchestrator.estimate import estimate
 from orchestrator.forecast import forecast
+from orchestrator.frozen import sweep_ids
 from orchestrator.plan import Plan
 from orchestrator.progress import progress_for
 from orchestrator.recorder import INTERRUPTED, Outcome
@@ -66,13 +67,21 @@ def launch(plan: Plan, storage: StorageLike, request: Request, backend: BackendN
             say=say,
         )
     except KeyboardInterrupt:
-        say(f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}")
+        say(_interrupted(plan, storage))
         return 130
     if outcome is None:
         say("nothing was run")
         return 130
     conclude(with_suggested(plan, storage), storage, outcome)
     return _exit_code(outcome)
+
+
+def _interrupted(plan: Plan, storage: StorageLike) -> str:
+    """How to go on: a sweep has a name only once its data is there."""
+    with suppress(OSError):  # a storage that is away has been written to before
+        if plan.sweep_id not in sweep_ids(storage):
+            return "interrupted before anything was run; the same command begins again"
+    return f"interrupted; everything reported so far is in the ledger. Go on with:\n  {resume_command(plan, storage)}"
 
 
 def _exit_code(outcome: Outcome) -> int:

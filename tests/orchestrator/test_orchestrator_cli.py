@@ -209,3 +209,20 @@ def test_status_tells_how_sweeps_stand_and_what_the_storage_holds(
     assert out.splitlines()[1].startswith("checkpoints 0.0 MB, free ")
     code, out, _ = cli("status", "--storage", str(storage), "--json")
     assert json.loads(out) == {sweep_id: {"planned": 8}}
+
+
+def test_ctrl_c_while_data_is_prepared_names_no_sweep_that_is_not_there(
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainables.training.preparation.prepare_all", interrupted)
+    storage = tmp_path / "storage"
+    code, _, err = cli("grid", "--preset", str(preset_file()), "--storage", str(storage), "--backend", "inline")
+    assert code == 130
+    assert err.splitlines()[-1] == "interrupted before anything was run; the same command begins again"
+    assert list((storage / "sweeps").glob("*/sweep.json")) == []
