@@ -53,7 +53,7 @@ class Backend(Protocol):
     def run(self, work: Work, settings: RunSettings, listener: Listener, stop_requested: Callable[[], bool]) -> None:
         """Runs what `work` hands out, again after errors as the listener says; nothing further once a stop is requested.
 
-        A trial that could not even be begun may be left without an end, and others not handed out: the next call runs them.
+        A trial that could not even be begun may be left without an end.
 
         Raises:
             KeyboardInterrupt: the user interrupted at once; running attempts are closed, what they recorded stays.

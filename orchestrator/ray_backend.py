@@ -41,7 +41,7 @@ from orchestrator.ray_cluster import (
     on_gpu,
     on_nodes,
 )
-from orchestrator.ray_hooks import Relay, Scheduler, Searcher, StopAll, key_of
+from orchestrator.ray_hooks import Relay, Scheduler, Searcher, Silence, StopAll, key_of
 from orchestrator.stop import notice_sigterm, sigterm_noticed
 from orchestrator.trial import Trial
 from orchestrator.work import Work
@@ -201,7 +201,7 @@ class RayBackend:
                 # Whether a trial is tried again is our policy: a worker that finds no attempt left ends its trial.
                 failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trainables write their own
-                callbacks=[relay],
+                callbacks=[relay, Silence()],
                 stop=StopAll(lambda: relay.is_over(stop_requested)),
                 verbose=0,
             ),

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.backend import Listener
@@ -20,7 +21,7 @@ from orchestrator.errors import StorageError, SweepError
 from orchestrator.ray_cluster import NodeWatch
 from orchestrator.work import Work
 
-__all__ = ["MOST_TRIALS", "Relay", "Scheduler", "Searcher", "StopAll", "key_of"]
+__all__ = ["Relay", "Scheduler", "Searcher", "Silence", "StopAll", "key_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,16 @@ class Relay(tune.Callback):
         return None
 
 
+class Silence(TrialProgressCallback):
+    """In place of Tune's own printing: told to print nothing, it still writes a text for each result and keeps every trial."""
+
+    def log_result(self, trial: Trial, result: dict[str, Any], error: bool = False) -> None:
+        """Called for each result, and each error."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Prints nothing."""
+
+
 class Scheduler(FIFOScheduler):
     """Ends trials as the listener says, and lets those go first that were under way already."""
 
@@ -94,6 +105,7 @@ class Scheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The trial that gets the next free worker: Tune by itself puts one whose node died behind all that have not begun."""
+        _forget_ended(tune_controller)  # here Tune is between two events
         pending = (trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING)
         if not self._interrupted:  # Tune asks all the time, and goes through all trials in vain at each
             return next(pending, None)
@@ -113,10 +125,6 @@ class Scheduler(FIFOScheduler):
         return {}  # see Relay
 
 
-MOST_TRIALS = 2000
-"""Of one run of Tune, which keeps some 60 kB of each trial as long as it runs (Ray 2.60): a longer sweep takes several runs."""
-
-
 class Searcher(tune.search.Searcher):
     """Hands out trials one by one, as the work finds them."""
 
@@ -128,20 +136,18 @@ class Searcher(tune.search.Searcher):
         self._stop_requested = stop_requested
         self._room = room
         self._out: set[str] = set()  # Tune's own ids
-        self._left = MOST_TRIALS
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's configuration; None: not now; FINISHED: never again."""
         if len(self._out) >= self._room():
             return None
-        is_over = self._stop_requested() or self._relay.trouble or not self._left
+        is_over = self._stop_requested() or self._relay.trouble
         try:
             trial = None if is_over else self._work.next()
         except SweepError as error:
             self._relay.trouble, trial = error, None
         if trial is None:
             return None if self._out else str(self.FINISHED)
-        self._left -= 1
         self._out.add(trial_id)
         return {"trial": trial.to_json()}
 
@@ -172,6 +178,26 @@ class StopAll(tune.Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see Relay
+
+
+_ENDED_KEPT = 100
+"""Ended trials that Tune may have: the last ones, which it may still be letting go of."""
+
+
+def _forget_ended(tune_controller: Any) -> None:
+    """Takes trials that have ended long ago out of Tune, which has no way to (`ray/tune/execution/tune_controller.py`, 2.60).
+
+    It keeps some 60 kB of each as long as it runs, goes through all of them at each event, and writes them all at its end.
+    """
+    trials = tune_controller.get_trials()
+    ended = [trial for trial in trials if trial.is_finished()]
+    if len(ended) < 2 * _ENDED_KEPT:
+        return
+    forgotten = set(ended[:-_ENDED_KEPT])
+    trials[:] = (trial for trial in trials if trial not in forgotten)  # Tune's own list
+    controller = tune_controller._tune_controller
+    for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
+        kept.difference_update(forgotten)
 
 
 def key_of(trial: Any) -> str:

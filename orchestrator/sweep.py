@@ -183,7 +183,7 @@ class _Run:
         self.watcher.say(trouble or "the storage is back; everything goes on")
 
     def _run_rounds(self, work: Work, recorder: Recorder) -> None:
-        """Runs what the backend has left, or could not even begin, as long as that gets on."""
+        """Runs what the backend could not even begin once more, as long as that gets on."""
         stop = recorder.stop
         while work.num_left and stop.reason is None:
             before = work.num_left

@@ -101,26 +101,42 @@ def test_ray_leaves_the_ledger_of_the_plain_loop_and_a_second_run_runs_nothing(
     assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
 
 
-def test_a_sweep_of_several_runs_of_tune_leaves_the_same_ledger(
+_FORGETFUL_DRIVER = """
+import gc, sys
+from orchestrator.ray_environment import set_ray_environment
+if __name__ == "__main__":
+    set_ray_environment(None)
+    from ray.tune.experiment import Trial
+    from orchestrator import ray_hooks, run
+
+    forget, most = ray_hooks._forget_ended, 0
+
+    def forget_and_count(tune_controller):
+        global most
+        forget(tune_controller)
+        gc.collect()
+        most = max(most, sum(type(each) is Trial for each in gc.get_objects()))
+
+    ray_hooks._ENDED_KEPT, ray_hooks._forget_ended = 1, forget_and_count
+    try:
+        run.main()
+    finally:
+        print("most trials held:", most)
+"""
+
+
+def test_tune_forgets_trials_that_have_ended_and_the_ledger_is_the_same(
     tmp_path: Path, preset_file: Callable[..., Path], reference: Path
 ) -> None:
     preset, storage = preset_file(), tmp_path / "storage"
-    script = tmp_path / "driver.py"
-    script.write_text(
-        "import sys\n"
-        "from orchestrator.ray_environment import set_ray_environment\n"
-        "if __name__ == '__main__':\n"
-        "    set_ray_environment(None)\n"
-        "    from orchestrator import ray_hooks, run\n"
-        "    ray_hooks.MOST_TRIALS = 3\n"
-        "    run.main()\n"
-    )
-    arguments = [sys.executable, str(script), *command(preset, storage)[3:]]
+    (tmp_path / "driver.py").write_text(_FORGETFUL_DRIVER)
+    arguments = [sys.executable, str(tmp_path / "driver.py"), *command(preset, storage)[3:]]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment(tmp_path), timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert "8 of 8 trials done" in done.stderr
     assert measured(storage) == measured(reference)
     assert Ledger(storage).sql("SELECT max(attempts) AS n FROM trials").to_pylist() == [{"n": 1}]
+    assert int(done.stdout.split("most trials held:")[1]) <= 5  # two that run, one that waits, two that have ended
 
 
 @pytest.mark.slow

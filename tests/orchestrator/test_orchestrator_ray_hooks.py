@@ -16,7 +16,6 @@ set_ray_environment(os.environ.get("RAY_ADDRESS", "none"))  # before Ray is impo
 
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 
-from orchestrator import ray_hooks  # noqa: E402
 from orchestrator.estimate import Expected  # noqa: E402
 from orchestrator.ray_hooks import Scheduler, Searcher  # noqa: E402
 from orchestrator.trial import Trial  # noqa: E402
@@ -70,17 +69,3 @@ def test_a_search_hands_out_as_many_trials_as_the_cluster_has_room_for_by_then(t
     for name in "bcd":
         searcher.on_trial_complete(name)
     assert searcher.suggest("e") == Searcher.FINISHED
-
-
-def test_a_run_of_tune_ends_after_so_many_trials_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_hooks, "MOST_TRIALS", 3)
-    work, relay = FixedWork(TRIALS, 0, 4), SimpleNamespace(trouble=None)
-    handed_out = []
-    for names in ("abc", "d"):
-        searcher = Searcher(work, relay, lambda: False, lambda: 9)  # type: ignore[arg-type]
-        handed_out += [searcher.suggest(name)["trial"]["seed"] for name in names]
-        assert searcher.suggest("x") is None  # until those under way have ended
-        for name in names:
-            searcher.on_trial_complete(name)
-        assert searcher.suggest("x") == Searcher.FINISHED
-    assert handed_out == [0, 1, 2, 3]
