@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import psutil
 import ray
 import yaml
+from ray._private import services
 from ray._private.state import state
 
 from orchestrator.cluster_wait import Node
@@ -192,13 +193,28 @@ def ray_session(address: str | None) -> Iterator[None]:
     if address:
         _join(address, quiet)
     else:
-        ray.init(
-            address="local", num_cpus=num_cpus(), object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet
-        )
+        with _groups_of_their_own():
+            ray.init(
+                address="local", num_cpus=num_cpus(), object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False, **quiet
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Processes that Ray starts in here do not hear a signal to this process's group.
+
+    `timeout`, Slurm and service managers send SIGTERM to all of a job's processes: Ray would be gone before any checkpoint.
+    """
+    start = services.ConsolePopen
+    services.ConsolePopen = partial(start, process_group=0)  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start  # type: ignore[misc]
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:

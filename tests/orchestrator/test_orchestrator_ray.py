@@ -41,7 +41,11 @@ def run_grid(preset: Path, storage: Path, *more: str) -> subprocess.CompletedPro
 @contextmanager
 def running_grid(preset: Path, storage: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        command(preset, storage, *more), stderr=subprocess.PIPE, text=True, env=environment(storage.parent)
+        command(preset, storage, *more),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(storage.parent),
+        start_new_session=True,
     )
     try:
         yield process
@@ -178,15 +182,16 @@ def test_a_trial_that_raises_is_a_row_with_its_traceback_and_the_others_complete
     assert Ledger(storage, must_exist=False).sql("SELECT DISTINCT error FROM trials").to_pylist() == [{"error": None}]
 
 
-def test_ctrl_c_says_how_to_go_on_and_resume_finishes(
-    tmp_path: Path, preset_file: Callable[..., Path], reference: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_its_processes_stops_a_sweep_that_says_how_to_go_on_and_resume_finishes(
+    tmp_path: Path, preset_file: Callable[..., Path], reference: Path, number: int, code: int
 ) -> None:
     preset, storage = preset_file(trainables=["distilbert"]), tmp_path / "storage"
     with running_grid(preset, storage) as driver:
         wait_for(driver, "completed in")
-        driver.send_signal(signal.SIGINT)
+        os.killpg(driver.pid, number)  # as a terminal's Ctrl-C does, and `timeout`
         line = wait_for(driver, "orchestrator.run resume")
-        assert driver.wait(timeout=60) == 130
+        assert driver.wait(timeout=60) == code
     resume = line.split()
     assert resume[:3] == ["python", "-m", "orchestrator.run"]
     finish = [sys.executable, *resume[1:], "--backend", "inline"]
