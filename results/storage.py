@@ -51,6 +51,9 @@ ASIDE = "~"
 OBJECT_STORES = ("gs", "s3")
 """Schemes of the object stores that sweeps run on."""
 
+_LIKE_URI = re.compile(r"(file|mock|s3|gs|gcs|hdfs|viewfs|abfss?)(:|//)", re.IGNORECASE)
+"""How a URI begins that pyarrow opens, with something missing: taken for a folder, results would go where nobody looks."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _temporary_ids = itertools.count()
@@ -283,12 +286,17 @@ StorageLike: TypeAlias = str | Path | Storage
 def open_storage(storage: StorageLike) -> Storage:
     """The storage at a local path (`~` and relative paths are resolved) or a URI such as `s3://bucket/folder`.
 
-    Raises ValueError for a URI that cannot be opened, or that has a password in it.
+    Raises ValueError for a URI that cannot be opened, that lacks a part of its `://`, or that has a password in it.
     """
     if isinstance(storage, Storage):
         return storage
     given = str(storage)
     if "://" not in given:
+        if begins := _LIKE_URI.match(given):
+            raise ValueError(
+                f"a URI begins with {begins[1].lower()}://, as s3://bucket/folder does, got {given!r}; "
+                f"a folder of that name is ./{given}"
+            )
         return FolderStorage(_local(), Path(given).expanduser().resolve().as_posix(), given)
     parts = urlsplit(given)
     if "@" in parts.netloc:

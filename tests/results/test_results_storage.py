@@ -116,6 +116,15 @@ def test_a_uri_that_makes_no_sense_is_told_in_a_line(uri: str, complaint: str, s
         open_sweep_storage(uri)
 
 
+@pytest.mark.parametrize("typo", ["s3:/bucket/x", "s3//bucket/x", "S3:bucket", "gcs:/bucket", "file:/x"])
+def test_a_uri_with_a_part_missing_is_no_folder(typo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"as s3://bucket/folder does, got '{typo}'; a folder of that name is ./{typo}"):
+        open_storage(typo)
+    assert open_storage(f"./{typo}").root == f"{tmp_path}/{typo.replace('//', '/')}"
+    assert open_storage("s3-results").root == f"{tmp_path}/s3-results"
+
+
 def test_without_credentials_it_says_where_they_go(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
