@@ -200,7 +200,11 @@ def test_a_lone_surrogate_in_json_keeps_offsets(name: str, tmp_path: Path) -> No
         ("question,context,answer\n", "has no rows; name another file or split"),
         ("question,context,answer\na,b\n", "does not read as csv.*state its `format`"),
         ('{"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}\n{broken', "does not read as flat"),
-        ("what is this?\n", "allowed are answer_context, csv, flat, mrqa, parquet, squad; state it"),
+        ("what is this?\n", "`format`, one of answer_context, csv, flat, mrqa, parquet, squad"),
+        (
+            "qid,passage,answer\n1,c,a\n",
+            "begins with 'qid,passage,answer.*; a CSV file needs columns question, context and answers",
+        ),
         ("[1, 2]", "cannot tell the format"),
         ("", "cannot tell the format"),
     ],

@@ -127,9 +127,11 @@ def test_overlap_is_a_shared_group_or_a_shared_question_and_context() -> None:
 def test_overlap_is_refused_or_dropped_as_the_domain_says() -> None:
     train = _row_keys([("g1", "q1", "c1"), ("g2", "q2", "c2")])
     test = _row_keys([("g2", "qa", "ca")])
-    with pytest.raises(DataError, match=r"1 of 2 training rows of domain 'b' share a group.*\(first: row 1\); .*overlap=drop"):
-        without_overlap(train, test, "group", DomainSpec(train="x"), "domain 'b'")
-    rows, num_dropped = without_overlap(train, test, "group", DomainSpec(train="x", overlap="drop"), "domain 'b'")
+    with pytest.raises(
+        DataError, match=r"1 of 2 training rows of domain 'b' share a group.*\(first: row 1\).*domains\.b\.overlap=drop"
+    ):
+        without_overlap(train, test, "group", DomainSpec(train="x"), "b")
+    rows, num_dropped = without_overlap(train, test, "group", DomainSpec(train="x", overlap="drop"), "b")
     assert (rows.tolist(), num_dropped) == ([0], 1)
     with pytest.raises(DataError, match="all 2 training rows of domain 'b' are in the test rows"):
-        without_overlap(train, train, "group", DomainSpec(train="x", overlap="drop"), "domain 'b'")
+        without_overlap(train, train, "group", DomainSpec(train="x", overlap="drop"), "b")

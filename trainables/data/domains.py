@@ -73,12 +73,11 @@ def usable_rows(files: DomainFiles) -> UsableRows:
 
     Raises: DataError when a group is missing, or training and test rows overlap and may not.
     """
-    where = f"domain {files.name!r}"
     test = None if files.test is None else files.test.keys
-    group_by = resolve_group_by(files.spec.group_by, files.train.keys, test, where)
+    group_by = resolve_group_by(files.spec.group_by, files.train.keys, test, f"domain {files.name!r}")
     if test is None:
         return UsableRows(rows=np.arange(len(files.train.keys), dtype=np.int64), group_by=group_by, num_dropped=0)
-    rows, num_dropped = without_overlap(files.train.keys, test, group_by, files.spec, where)
+    rows, num_dropped = without_overlap(files.train.keys, test, group_by, files.spec, files.name)
     return UsableRows(rows=rows, group_by=group_by, num_dropped=num_dropped)
 
 

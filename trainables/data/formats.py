@@ -35,6 +35,14 @@ __all__ = [
     "read_squad",
 ]
 
+_NEEDS = (
+    "a CSV file needs columns question, context and answers (csv) or question and text (answer_context); JSON lines need "
+    "question, context and answers (flat) or context and qas (mrqa); a JSON document needs data (squad)"
+)
+"""What `detect_format` looks for."""
+
+_SHOWN_CHARS = 200
+
 _HEAD_BYTES = 1 << 20
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 
@@ -169,7 +177,8 @@ def detect_format(path: Path) -> str:
     name = _detect_json(head) if head.startswith("{") else _detect_csv(head.partition("\n")[0])
     if name is None:
         raise DataError(
-            f"cannot tell the format of {path}, allowed are {', '.join(sorted(FORMATS))}; state it as the domain's `format`"
+            f"cannot tell the format of {path}, which begins with {head[:_SHOWN_CHARS]!r}; {_NEEDS}; "
+            f"name them so, or state the domain's `format`, one of {', '.join(sorted(FORMATS))}"
         )
     return name
 

@@ -104,17 +104,17 @@ def overlapping_rows(train: RowKeys, test: RowKeys, kind: GroupBy) -> np.ndarray
     return np.array([i for i, (key, *pair) in enumerate(rows) if key in groups or tuple(pair) in pairs], dtype=np.int64)
 
 
-def without_overlap(train: RowKeys, test: RowKeys, kind: GroupBy, spec: DomainSpec, where: str) -> tuple[np.ndarray, int]:
+def without_overlap(train: RowKeys, test: RowKeys, kind: GroupBy, spec: DomainSpec, name: str) -> tuple[np.ndarray, int]:
     """Indices of the training rows that may be used, and how many were dropped because test rows hold them too.
 
-    Raises: DataError when there are any and `spec.overlap` is "refuse", or when none would be left.
+    `name` is the domain's. Raises: DataError when there are any and `spec.overlap` is "refuse", or when none would be left.
     """
-    shared = overlapping_rows(train, test, kind)
+    where, shared = f"domain {name!r}", overlapping_rows(train, test, kind)
     if len(shared) and spec.overlap == "refuse":
         raise DataError(
             f"{len(shared)} of {len(train)} training rows of {where} share a {kind}, or question and context, with test rows, "
             f"allowed are 0 (first: row {shared[0]}); name disjoint files, "
-            "or leave those rows out with --set domains.NAME.overlap=drop"
+            f"or leave those rows out with --set domains.{name}.overlap=drop"
         )
     if len(shared) == len(train):
         raise DataError(f"all {len(train)} training rows of {where} are in the test rows; name another file or split for one")
