@@ -13,8 +13,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import PresetError
+from orchestrator.preset_yaml import read_yaml
 from orchestrator.search_settings import SearchSettings
-from trainables.config import EvaluationConfig, Settings, TrainingConfig
+from trainables.config import EvaluationConfig, Settings, Share, TrainingConfig
 from trainables.data.sources import without_split
 from trainables.data.spec import DomainSpec
 from trainables.registry import names as trainable_names
@@ -142,7 +143,7 @@ class Preset(Settings):
         description="two groups of domains: shares count between them, and a group's examples come from its domains evenly",
     )
     mixture_size: int = Field(4000, ge=1)
-    shares: tuple[int, ...] = (0, 20, 40, 60, 80, 100)
+    shares: tuple[Share, ...] = (0, 20, 40, 60, 80, 100)
     orders: tuple[Literal["concatenated", "shuffled"], ...] = ("concatenated", "shuffled")
     sampler: Literal["as_ordered", "paper"] = "as_ordered"
     data_seed: int = Field(0, ge=0)
@@ -252,9 +253,11 @@ def _read(name_or_path: str) -> dict[str, Any]:
     else:
         nearest = difflib.get_close_matches(name_or_path, shipped, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; there is no such file in {Path.cwd()}"
+        if Path(name_or_path).is_dir():
+            hint = ", which is a folder; name a file in it"
         raise PresetError(f"preset must be one of {', '.join(shipped)} or a YAML file, got {name_or_path!r}{hint}")
     try:
-        values = yaml.safe_load(content)  # YAML reads bytes as UTF-8 or UTF-16
+        values = read_yaml(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PresetError(f"preset {name_or_path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -295,7 +298,7 @@ def _set_dotted(target: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise PresetError(f"--set {dotted}: {parent} was set to {target!r} before, which has no keys inside")
     try:
-        target[last] = yaml.safe_load(text)
+        target[last] = read_yaml(text)
     except yaml.YAMLError as error:
         raise PresetError(f"--set {dotted}: the value is not YAML: {text!r}") from error
 
@@ -325,13 +328,14 @@ def _refuse_unknown(values: Mapping[str, Any]) -> None:
         "search": set(SearchSettings.model_fields),
     }
     for section, known in sections.items():
-        inside = values.get(section)
-        if isinstance(inside, Mapping):
-            _check_keys(inside, known, f"{section}.")
+        _check_keys(values.get(section), known, f"{section}.")
+    domains = values.get("domains")
+    for name, spec in domains.items() if isinstance(domains, Mapping) else ():
+        _check_keys(spec, set(DomainSpec.model_fields), f"domains.{name}.")
 
 
-def _check_keys(given: Iterable[str], known: set[str], prefix: str) -> None:
-    for key in given:
+def _check_keys(given: Any, known: set[str], prefix: str) -> None:
+    for key in given if isinstance(given, Mapping) else ():
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = (

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from orchestrator.asha import Variant, rung_fidelities
-from trainables.config import Settings
+from trainables.config import Settings, Share
 
 __all__ = ["Objective", "SamplerName", "SearchSettings", "Strategy"]
 
@@ -33,7 +33,7 @@ class SearchSettings(Settings):
     variant: Variant = Field(  # of lower regret at equal epochs: docs/log.md, searches against their alternatives
         "promotion", description="promotion: paused at rungs, the best taken up again; stopping: judged once, at once"
     )
-    share: int = Field(80, ge=0, le=100, description="percent of the first domain in the mixture (papers: section 3.4)")
+    share: Share = Field(80, ge=0, le=100, description="percent of the first domain in the mixture (papers: section 3.4)")
     objectives: tuple[Objective, ...] = Field(
         ("val_qa_loss",), description="what is minimised; early stopping looks at val_qa_loss alone"
     )

@@ -6,11 +6,12 @@ result alone (storage, concurrency, checkpoint interval) belongs here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 __all__ = [
     "ADDED_LATER",
@@ -20,6 +21,7 @@ __all__ = [
     "ParentPoint",
     "QAConfig",
     "Settings",
+    "Share",
     "TrainingConfig",
     "mixed_parent",
 ]
@@ -81,10 +83,20 @@ def mixed_parent(trainable: str, model: ModelSettings) -> tuple[ParentPoint, ...
     return (ParentPoint(trainable=trainable, share=MIXED_SHARE, model={**settings, "start_from": "base"}),)
 
 
+def _no_ratio(value: Any) -> Any:
+    if ratio := re.fullmatch(r"(\d+)[:/]\d+", str(value)):
+        raise ValueError(f"shares are the percent of the first domain, or group of domains; for {value} write {ratio[1]}")
+    return value
+
+
+Share = Annotated[int, BeforeValidator(_no_ratio)]
+"""Percent of the examples that come from the first domain, or first group of domains."""
+
+
 class MixtureConfig(Settings):
     """Which examples a trial trains on, and in which order (papers: document A, section 2.2.2)."""
 
-    share: int = Field(
+    share: Share = Field(
         80, ge=0, le=100, description="percent of the examples that come from the first domain, or first group of domains"
     )
     size: int = Field(4000, ge=1, description="examples in the mixture, counted before overflowing into windows")

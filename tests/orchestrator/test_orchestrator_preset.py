@@ -35,6 +35,12 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
             ["trainables=[exbrt]"],
             "gated_ensemble, moe_variants, got 'exbrt'; did you mean 'exbert'?",
         ),
+        (["domains.bioasq.trian=x.csv"], "unknown key domains.bioasq.trian; did you mean domains.bioasq.train?"),
+        (["domains.bioasq={trian: x.csv}"], "unknown key domains.bioasq.trian; did you mean domains.bioasq.train?"),
+        (["shares=80:20"], "shares are the percent of the first domain, or group of domains; for 80:20 write 80, got '80:20'"),
+        (["shares=[100, 60:40]"], "for 60:40 write 60"),
+        (["shares=20/80"], "for 20/80 write 20"),
+        (["search.share=80:20"], "for 80:20 write 80"),
         (["mixture_size=0"], "mixture_size: Input should be greater than or equal to 1, got 0"),
         (["orders=[sorted]"], "orders.0: Input should be 'concatenated' or 'shuffled', got 'sorted'"),
         (
@@ -95,6 +101,17 @@ def test_an_unknown_preset_names_those_that_exist() -> None:
         "did you mean paper",
     ):
         load_preset("papr")
+
+
+def test_a_folder_is_no_preset(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match=f"got '{tmp_path}', which is a folder; name a file in it"):
+        load_preset(str(tmp_path))
+
+
+def test_a_share_in_a_file_is_no_number_to_base_60(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("encoder: embedded\ndomains: {squad: embedded, bioasq: embedded}\nshares: [80:20]\n")
+    with pytest.raises(PresetError, match="for 80:20 write 80"):
+        load_preset(str(tmp_path / "mine.yaml"))
 
 
 def test_files_named_in_a_preset_are_looked_for_beside_it(tmp_path: Path, preset_file: Callable[..., Path]) -> None:
