@@ -15,7 +15,7 @@ from orchestrator.failures import FREE
 from orchestrator.forecast import Forecast
 from orchestrator.plan import Plan
 from orchestrator.progress import duration
-from orchestrator.recorder import SAME_ERROR, Failure, Outcome, last_line
+from orchestrator.recorder import SAME_ERROR, Failure, Outcome
 from orchestrator.standing import Standing, blocked, statuses, unfinished
 from orchestrator.stop import TAKEN_OVER
 from orchestrator.tidy import disk_use
@@ -55,30 +55,32 @@ def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
     if plan.search is not None:
         say(f"the trials, best first: python -m results table search --sweep {plan.sweep_id} --storage {storage}")
     _say_errors(plan, storage, outcome)
-    _say_blocked(plan, storage)
+    for_good = len(outcome.failed_before) + sum(failure.failure_class not in FREE for failure in outcome.failed.values())
+    is_more_left = outcome.done + for_good + _say_blocked(plan, storage) < outcome.planned
     if outcome.stop_reason == TAKEN_OVER:
         say(f"stopped: {TAKEN_OVER}; watch it with `python -m orchestrator.run status {plan.sweep_id} --storage {storage}`")
     elif outcome.stop_reason:
         larger = " with a larger limit, or none" if outcome.stop_reason.startswith("budget") else ""
-        say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger. Go on{larger}:")
-        say(f"  {resume_command(plan, storage)}")
+        go_on = f". Go on{larger}:\n  {resume_command(plan, storage)}" if is_more_left else ""
+        say(f"stopped: {outcome.stop_reason}; everything reported so far is in the ledger{go_on}")
     if any(failure.failure_class in FREE for failure in outcome.failed.values()):
         say("some were lost through no fault of their own; go on with:")
         say(f"  {resume_command(plan, storage)}")
     if outcome.failed_before:
         say(f"{len(outcome.failed_before)} trials had failed before and were not run again; when their cause is mended:")
-    if outcome.failed_before or any(failure.failure_class not in FREE for failure in outcome.failed.values()):
+    if for_good:
         say(f"  python -m orchestrator.run retry --failed {plan.sweep_id} --storage {storage}")
 
 
-def _say_blocked(plan: Plan, storage: StorageLike) -> None:
-    """What waits for a failed trial, by that trial."""
+def _say_blocked(plan: Plan, storage: StorageLike) -> int:
+    """What waits for a failed trial, by that trial; how many do."""
     if not any(trial.parents for trial in plan.trials):
-        return
+        return 0
     waiting = blocked(plan, statuses(storage, (trial.key for trial in plan.trials)))
     names = {trial.key: trial.summary for trial in plan.trials}
     for key, number in Counter(waiting.values()).items():
         say(f"{number} trials are blocked: they begin from {key} {names[key]}, which has failed")
+    return len(waiting)
 
 
 def _say_errors(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
@@ -89,8 +91,7 @@ def _say_errors(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
     names = {trial.key: trial.summary for trial in plan.trials}
     for group in sorted(groups.values(), key=len, reverse=True):
         key, failure = group[0]
-        what = f"{failure.failure_class}: {last_line(failure.error)}"
-        say(f"  {len(group)} x {what}  (signature {failure.signature}, first: {key} {names[key]})")
+        say(f"  {len(group)} x {failure.line}  (signature {failure.signature}, first: {key} {names[key]})")
     if (outcome.stop_reason or "").startswith(SAME_ERROR) and groups:
         say(max(groups.values(), key=len)[0][1].error.rstrip())
     elif groups:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from orchestrator.errors import StorageError
 from results.storage import StorageLike, open_sweep_storage
 
-__all__ = ["describe_trouble", "patiently"]
+__all__ = ["describe_trouble", "patiently", "unwritable"]
 
 _PASSING = frozenset(
     getattr(errno, name)
@@ -65,6 +65,11 @@ def patiently(
             if tries > 1:
                 say("")
             return result
+
+
+def unwritable(storage: StorageLike, error: OSError) -> StorageError:
+    """The error of a storage that cannot be written from the start."""
+    return StorageError(f"{describe_trouble(storage, error)}; name another with --storage")
 
 
 def describe_trouble(storage: StorageLike, error: OSError) -> str:

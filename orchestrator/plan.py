@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import PlanError
 from orchestrator.node_files import node_files
+from orchestrator.patience import unwritable
 from orchestrator.preset import EMBEDDED, Preset, describe_error
 from orchestrator.search_spec import SearchSpec
 from orchestrator.trial import Trial
@@ -62,6 +63,7 @@ def plan_grid(preset: Preset, storage: StorageLike) -> Plan:
     Raises:
         PlanError: a trainable, variant or setting that cannot be.
         DataError: a file that is missing, or a hub that cannot be reached.
+        StorageError: the storage cannot be written.
     """
     data = pinned(resolve_data(preset, storage))  # workers read what was planned, whatever the hub's main branch becomes
     fingerprint, data = data_fingerprint(data), node_files(storage).adopt(data)
@@ -134,7 +136,11 @@ def _with_corpora(domains: dict[str, DomainSpec], storage: StorageLike) -> dict[
     """Generates the embedded corpora, unless this version of their generator has done so, and names their files."""
     from trainables.embedded.corpora import DOMAINS, corpora_in
 
-    files = corpora_in(node_files(storage).corpora_dir)
+    folder = node_files(storage).corpora_dir
+    try:
+        files = corpora_in(folder)
+    except OSError as error:
+        raise unwritable(folder.parent, error) from error
     resolved = {}
     for name, spec in domains.items():
         asked = [part for part in ("train", "test") if getattr(spec, part) == EMBEDDED]

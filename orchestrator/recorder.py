@@ -19,7 +19,7 @@ from orchestrator.work import Work
 from orchestrator.worker import Ended, RunSettings
 from results.parts import read_attempts
 
-__all__ = ["INTERRUPTED", "SAME_ERROR", "Failure", "Outcome", "Recorder", "Running", "Watcher", "last_line"]
+__all__ = ["INTERRUPTED", "SAME_ERROR", "Failure", "Outcome", "Recorder", "Running", "Watcher", "error_line"]
 
 _MAX_UNCLAIMED = 3
 """Workers of a trial that may end before they begin: code that cannot be imported on some node, say."""
@@ -47,6 +47,11 @@ class Failure:
     signature: str
     error_type: str
     error: str
+
+    @property
+    def line(self) -> str:
+        """It in a line, for a person."""
+        return f"{self.failure_class}: {error_line(self.error_type, self.error)}"
 
 
 @dataclass
@@ -176,12 +181,12 @@ class Recorder:
         self._unclaimed[trial_key] += 1
         if self._unclaimed[trial_key] < _MAX_UNCLAIMED:
             self._events.add(trial_key, "lost", reason="retrying", error_type=error_type, error=error)
-            self._watcher.retrying(trial_key, f"{error_type}: {last_line(error)}")
+            self._watcher.retrying(trial_key, error_line(error_type, error))
             return True
         self._outcome.failed[trial_key] = Failure("lost", signature_of(error_type, error), error_type, error)
         told: dict[str, Any] = {"failure_class": "lost", "error_type": error_type, "error": error}
         why = f"{_MAX_UNCLAIMED} workers ended before they could begin"
-        self._end(trial_key, "lost", reason=why, shown=f"{error_type}: {last_line(error)} ({why})", **told)
+        self._end(trial_key, "lost", reason=why, shown=f"{error_line(error_type, error)} ({why})", **told)
         self._stop_if_all_alike(self._outcome.failed[trial_key])
         return False
 
@@ -229,7 +234,7 @@ class Recorder:
         failure = Failure(row["failure_class"], row["error_signature"] or "", row["error_type"] or "", row["error"] or why)
         self._outcome.failed[trial_key] = failure
         status = "lost" if row["failure_class"] in FREE else "failed"
-        shown = f"{failure.failure_class}: {failure.error_type}: {last_line(failure.error)} ({why})"
+        shown = f"{failure.line} ({why})"
         self._end(trial_key, status, attempt=row["attempt"], reason=why, shown=shown, **_told(row))
         self._stop_if_all_alike(failure)
 
@@ -267,10 +272,11 @@ def _what_happened(row: dict[str, Any], decision: Decision) -> str:
     elif row["failure_class"] == FailureClass.preempted:
         what = "its worker was told to end"
     else:
-        what = f"{row['failure_class']}: {row['error_type']}: {last_line(row['error'] or '')}"
+        what = f"{row['failure_class']}: {error_line(row['error_type'] or '', row['error'] or '')}"
     return what + (" (half the batch at a time)" if decision.micro_batches > 1 else "")
 
 
-def last_line(error: str) -> str:
-    """A traceback's message."""
-    return (error.strip().splitlines() or [""])[-1]
+def error_line(error_type: str, error: str) -> str:
+    """An error in a line: its class and its traceback's last line, which mostly begins with the class already."""
+    last = (error.strip().splitlines() or [""])[-1]
+    return last if error_type in last.partition(":")[0] else f"{error_type}: {last}"

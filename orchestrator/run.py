@@ -113,7 +113,8 @@ def resume(
     root = existing_storage(storage)
     plan = load_sweep(root, sweep_id) if sweep_id else next(unfinished_sweeps(root), None)
     if plan is None:
-        say(f"nothing to resume: every sweep in {root} is finished" if sweep_ids(root) else f"no sweeps in {root}")
+        finished = f"nothing to resume: every sweep in {root} that can be read is finished"
+        say(finished if sweep_ids(root) else f"no sweeps in {root}")
         return
     check_current(plan, root)
     budget = budget_of(plan, max_gpu_hours, max_hours, max_trials, stop_at)
@@ -138,7 +139,7 @@ def retry(
     plans = (load_sweep(root, sweep_id),) if sweep_id else readable_sweeps(root, sweep_ids(root))
     plan, keys = next(((plan, keys) for plan in plans if (keys := failed_keys(plan, root))), (None, frozenset[str]()))
     if plan is None:
-        say(f"nothing to retry: no trial of {sweep_id or 'any sweep'} has failed")
+        say(f"nothing to retry: no trial of {sweep_id or 'any sweep that can be read'} has failed")
         return
     check_current(plan, root)
     raise typer.Exit(launch(plan, root, Request(retry=keys), backend, address, ask=False))

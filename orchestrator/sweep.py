@@ -20,7 +20,7 @@ from orchestrator.estimate import expected_seconds
 from orchestrator.frozen import sweep_dir, write_plan
 from orchestrator.lease import Holder, Lease, take_lease
 from orchestrator.location import location
-from orchestrator.patience import describe_trouble
+from orchestrator.patience import unwritable
 from orchestrator.plan import Plan
 from orchestrator.preparation import Prepared, preparation
 from orchestrator.record import EventLog, LedgerWriter, RunLog
@@ -221,7 +221,7 @@ def check_writable(storage: StorageLike) -> None:
         is_exclusive = probe.create(b"0" * 4096) and not probe.create(b"1")
         probe.remove()
     except OSError as error:
-        raise StorageError(f"{describe_trouble(storage, error)}; or name another with --storage") from error
+        raise unwritable(storage, error) from error
     if not is_exclusive:
         raise StorageError(
             f"{storage} lets a file be created twice, so two drivers could run the same sweep; a server that speaks S3 has to "

@@ -163,9 +163,17 @@ def test_a_storage_that_is_not_there_is_no_finished_one(cli: Callable[..., tuple
         code, _, err = cli(*command, "--storage", str(tmp_path / "nothere"))
         assert code == 2
         assert f"there is no storage {tmp_path / 'nothere'}" in err
-    code, _, err = cli("grid", "--storage", "/proc/nowhere")
-    assert code == 2
-    assert "storage /proc/nowhere cannot be written (No such file or directory); or name another with --storage" in err
+
+
+def test_a_storage_that_cannot_be_written_is_told_alike_by_every_command(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for command in (["grid"], ["search"], ["plan", "grid"], ["plan", "search"], ["grid", "--dry-run"]):
+        for storage, why in (("/proc/nowhere", "No such file or directory"), (tmp_path / "file", "Not a directory")):
+            code, _, err = cli(*command, "--storage", str(storage))
+            assert code == 2
+            assert err == f"error: storage {storage} cannot be written ({why}); name another with --storage\n"
 
 
 def test_retry_says_what_it_takes_and_when_there_is_nothing_to_do(
@@ -179,6 +187,41 @@ def test_retry_says_what_it_takes_and_when_there_is_nothing_to_do(
     code, _, err = cli("retry", "--failed", "--storage", str(storage))
     assert code == 0
     assert "nothing to retry" in err
+
+
+def test_a_sweep_that_cannot_be_read_is_not_called_finished(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, preset_file: Callable[..., Path]
+) -> None:
+    storage = tmp_path / "storage"
+    sweep_id = planned(cli, preset_file(), storage)
+    (storage / "sweeps" / sweep_id / "sweep.json").write_text("{}")
+    code, _, err = cli("resume", "--storage", str(storage))
+    assert code == 0
+    passed_over, last = err.splitlines()
+    assert passed_over.startswith(f"passed over: sweep {sweep_id} cannot be read")
+    assert last == f"nothing to resume: every sweep in {storage} that can be read is finished"
+
+
+@pytest.mark.parametrize(("shares", "is_more_left"), [([0], False), ([0, 60], True)])
+def test_resume_is_offered_where_it_would_run_anything(
+    shares: list[int],
+    is_more_left: bool,
+    cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    preset_file: Callable[..., Path],
+) -> None:
+    storage = tmp_path / "storage"
+    recovery = {"max_same_failures": 1, "max_retries": 0}
+    preset = preset_file(trainables=["distilbert"], shares=shares, orders=["shuffled"], recovery=recovery)
+    arguments = ("grid", "--preset", str(preset), "--storage", str(storage))
+    for trial in json.loads(cli("plan", *arguments, "--json")[1])["trials"]:
+        (storage / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (storage / "checkpoints" / trial["key"]).write_text("a file where the trial wants its folder")
+    code, _, err = cli(*arguments, "--backend", "inline")
+    assert code == 1
+    assert "stopped: same error" in err
+    assert ("run resume" in err) == is_more_left
+    assert "retry --failed" in err.splitlines()[-1]
 
 
 def test_an_upgraded_trainable_says_that_what_was_done_has_other_keys(

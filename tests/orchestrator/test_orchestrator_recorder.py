@@ -9,7 +9,7 @@ import pytest
 from orchestrator.budget import Budget, StopAt
 from orchestrator.preset import Recovery
 from orchestrator.record import AttemptRecorder, EventLog, LedgerWriter
-from orchestrator.recorder import Outcome, Recorder
+from orchestrator.recorder import Failure, Outcome, Recorder
 from orchestrator.trial import Trial
 from orchestrator.work import FixedWork
 from orchestrator.worker import Ended, RunSettings
@@ -88,6 +88,22 @@ def test_an_attempt_is_judged_once_and_workers_that_never_begin_are_given_up(rec
     answers = [recorder.errored(KEY, "ImportError", "no module") for _ in range(3)]
     assert answers == [True, True, False]
     assert events(storage) == [("planned", "code"), ("lost", None), ("lost", None), ("lost", "lost")]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("Traceback ...\nValueError: my bug\n", "ValueError: my bug"),
+        ("Traceback ...\nmine.ValueError: my bug\n", "mine.ValueError: my bug"),
+        ("Traceback ...\nValueError: my bug,\nand more", "ValueError: and more"),
+        ("no report for 10 s", "ValueError: no report for 10 s"),
+    ],
+)
+def test_a_line_of_an_error_names_its_class_once(error: str, line: str, recorder: Recorder, storage: Path) -> None:
+    assert Failure("code", "s", "ValueError", error).line == f"code: {line}"
+    attempt(storage, 1, "failed", failure_class="code", error_type="ValueError", error=error, error_signature="s")
+    assert recorder.errored(KEY, "ValueError", error)
+    assert recorder._watcher.heard == [("retrying", f"code: {line}")]  # type: ignore[attr-defined]
 
 
 def test_a_trial_taken_over_by_another_run_is_not_judged_by_its_attempt(recorder: Recorder, storage: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3: str, cli: Callable[..., tupl
         code, _, err = cli(command, "--backend", "inline", "--storage", "s3://no-such-bucket/x")
         assert code == 2
         what = "storage s3://no-such-bucket/x cannot be written (404 Not Found, NoSuchBucket)"
-        assert err.strip().splitlines() == [f"error: {what}; or name another with --storage"]
+        assert err.strip().splitlines() == [f"error: {what}; name another with --storage"]
 
 
 def bundle(s3: str, name: str, content: bytes, tmp_path: Path) -> None:
