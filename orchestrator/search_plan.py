@@ -35,6 +35,7 @@ def plan_search(preset: Preset, storage: StorageLike) -> Plan:
         PlanError: a space or a setting that cannot be.
         DataError: a file that is missing, or a hub that cannot be reached.
     """
+    from orchestrator.proposals import proposer_of  # brings Optuna
     from search_spaces.registry import load_narrowing, load_space  # checks all spaces that ship: see `orchestrator.plan`
 
     settings = preset.search
@@ -59,6 +60,7 @@ def plan_search(preset: Preset, storage: StorageLike) -> Plan:
             f"of the space instead: grid --set 'spaces=[{space.name}]'"
         )
     spec = SearchSpec(settings=settings, space=space, base=base)
+    proposer_of(spec)  # says which package the sampler lacks
     return with_suggested(Plan(kind="search", preset=preset, trials=(), search=spec), storage)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import run
+from orchestrator import run, study
 from results.ledger import Ledger
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -266,6 +266,16 @@ def test_bad_input_is_one_clear_line(cli: Cli, preset: Path, tmp_path: Path, arg
     assert line.startswith("error: ")
     assert complaint in line
     assert not (tmp_path / "ledger").exists()
+
+
+def test_a_plan_misses_the_samplers_package_too(
+    cli: Cli, preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(study._PACKAGES, "cmaes", ("absent_package",))
+    for arguments in (["plan", "search"], ["search"]):
+        code, _, err = cli(*arguments, "--preset", str(preset), "--storage", str(tmp_path), "--sampler", "cmaes")
+        assert code == 2
+        assert err.endswith("needs absent_package, not installed here: pip install absent_package\n")
 
 
 @pytest.mark.ray
