@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestrator.errors import SweepError
 from orchestrator.node_files import node_files
@@ -144,18 +144,18 @@ def _end_with_driver() -> None:
 
 
 def _heard(answers: Connection, process: BaseProcess) -> Iterator[str]:
-    while (answer := _next_of(answers, process)) is not None:
+    """Lines, until the process says that it is done. Raises what it sends, or SweepError where it ends without a word."""
+    while True:
+        try:
+            answer = answers.recv()
+        except EOFError as error:
+            process.join(_SECONDS_TO_END)
+            raise SweepError(
+                f"the process that prepares the data ended with {process.exitcode} (-9: killed, perhaps out of memory); "
+                "run the same command again"
+            ) from error
         if isinstance(answer, Exception):
             raise answer
+        if answer is None:
+            return
         yield answer
-
-
-def _next_of(answers: Connection, process: BaseProcess) -> Any:
-    try:
-        return answers.recv()
-    except EOFError as error:
-        process.join(_SECONDS_TO_END)
-        raise SweepError(
-            f"the process that prepares the data ended with {process.exitcode} (-9: killed, perhaps out of memory); "
-            "run the same command again"
-        ) from error
