@@ -20,6 +20,7 @@ from results.commands import (
     check_file,
     emit,
     one_line_errors,
+    put,
     say_notes,
     store,
     write_file,
@@ -136,7 +137,7 @@ def report(
         def write(reload_seconds: float | None) -> None:
             now = datetime.now(UTC)
             page = render_report(ledger, generated_at=now, sweep_id=sweep, reload_seconds=reload_seconds)
-            place.write(path, page.encode())
+            put(place, path, page.encode())
 
         if watching:
             say_notes([f"writing {path} every {every:g} s until no driver runs a sweep; Ctrl-C ends it"])

@@ -20,6 +20,8 @@ from results.storage import open_storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from results.storage import Storage
+
 __all__ = [
     "DEFAULT_STORAGE",
     "EitherOption",
@@ -32,6 +34,7 @@ __all__ = [
     "emit",
     "format_of",
     "one_line_errors",
+    "put",
     "say_notes",
     "store",
     "write_file",
@@ -105,7 +108,7 @@ def write_file(path: Path, content: bytes) -> None:
     """
     check_file(path)
     place = open_storage(path)
-    place.write(place.root, content)
+    put(place, place.root, content)
     typer.echo(str(path), err=True)
 
 
@@ -124,8 +127,21 @@ def check_file(path: Path) -> None:
 def store(ledger: Ledger, relative: str, content: bytes) -> None:
     """Writes a file of the storage and names it on stdout."""
     path = ledger.storage.path(relative)
-    ledger.storage.write(path, content)
+    put(ledger.storage, path, content)
     typer.echo(path)
+
+
+def put(place: Storage, path: str, content: bytes) -> None:
+    """Writes a file.
+
+    Raises:
+        LedgerError: its folder cannot be written.
+    """
+    try:
+        place.write(path, content)
+    except OSError as error:
+        folder = path.rpartition("/")[0]
+        raise LedgerError(f"cannot write into {folder}: {error.strerror or error}; name another place with --output") from error
 
 
 def say_notes(notes: Sequence[str]) -> None:

@@ -37,6 +37,9 @@ class NewerSchemaError(LedgerError):
 class PackageMissingError(LedgerError):
     """A package of the extra `export` is not installed."""
 
+    def __init__(self, package: str) -> None:
+        super().__init__(f"this needs {package}, which is not installed here: pip install 'expert-sweeps[export]'")
+
 
 class OptunaMissingError(PackageMissingError):
     """Optuna is not installed."""

@@ -18,12 +18,12 @@ __all__ = ["exclusively"]
 def exclusively(place: Storage) -> Iterator[None]:
     """Holds the ledger's lock, which the system frees when its process ends, however that is.
 
-    Raises LedgerError when another process holds it, or where the file system has no locks.
+    Raises LedgerError when another process holds it, where the file system has no locks, or where it cannot be written.
     """
     folder = Path(place.path("ledger"))
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".compact.lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise LedgerError(
@@ -31,6 +31,8 @@ def exclusively(place: Storage) -> Iterator[None]:
         ) from None
     except NotImplementedError as error:
         raise LedgerError(f"the file system of {place.shown} has no file locks, which this needs: {error}") from error
+    except OSError as error:
+        raise LedgerError(f"the storage {place.shown} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:

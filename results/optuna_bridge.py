@@ -91,7 +91,7 @@ def _optuna() -> ModuleType:
     try:
         import optuna
     except ImportError as error:
-        raise OptunaMissingError("this needs Optuna, which is not installed here: pip install optuna") from error
+        raise OptunaMissingError("Optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

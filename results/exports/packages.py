@@ -14,4 +14,4 @@ def need(module: str, package: str) -> None:
     try:
         import_module(module)
     except ModuleNotFoundError as error:
-        raise PackageMissingError(f"this needs {package}, which is not installed here: pip install {package}") from error
+        raise PackageMissingError(package) from error

@@ -174,7 +174,7 @@ def test_missing_package_is_named(
     monkeypatch.setitem(sys.modules, to, None)
     result = _export(storage, "--to", to, f"sqlite:///{tmp_path}/out.db" if to == "mlflow" else str(tmp_path / "out"))
     assert result.exit_code == 2
-    assert result.stderr == f"error: this needs {package}, which is not installed here: pip install {package}\n"
+    assert result.stderr == f"error: this needs {package}, which is not installed here: pip install 'expert-sweeps[export]'\n"
 
 
 def test_help_names_every_target() -> None:

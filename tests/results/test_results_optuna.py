@@ -163,7 +163,8 @@ def test_without_optuna_it_says_how_to_install_it(
     searched: Path, search: Search, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert _export(searched, url).stderr == "error: this needs Optuna, which is not installed here: pip install optuna\n"
+    how = "this needs Optuna, which is not installed here: pip install 'expert-sweeps[export]'"
+    assert _export(searched, url).stderr == f"error: {how}\n"
     with pytest.raises(OptunaMissingError):
         importances(search)
 

@@ -129,7 +129,7 @@ def test_importance_is_a_bar_per_setting(search: Search) -> None:
 
 def test_importance_needs_optuna_and_contour_does_not(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(OptunaMissingError, match="pip install optuna"):
+    with pytest.raises(OptunaMissingError, match=r"needs Optuna.*pip install 'expert-sweeps\[export\]'"):
         importance(search)
     assert "the first two numeric settings" in contour(search).to_dict()["title"]["subtitle"]
 
