@@ -204,8 +204,8 @@ def claims_table(ledger: Ledger, grid: Grid, search: Search | None = None) -> tu
     verdicts = table.column("verdict").to_pylist()
     counts = ", ".join(f"{words}: {verdicts.count(verdict)}" for verdict, words in _COUNTED.items() if verdict in verdicts)
     why = "; the note of each `not measured` says what it takes" if "not measured" in verdicts else ""
-    notes = [f"{len(verdicts)} checks: {counts}{why}", *evidence.examples.notes(), evidence.floor.describe(), *grid.missing()]
-    return table, notes
+    notes = [f"{len(verdicts)} checks: {counts}{why}", *evidence.examples.notes(), evidence.floor.describe()]
+    return table, [*notes, *evidence.lenders, *grid.missing()]
 
 
 _COUNTED = {"holds": "hold", "does not": "do not hold", "within noise": "within noise", "not measured": "not measured"}

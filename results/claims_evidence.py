@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 
 from results import paper
-from results.comparisons import ROUNDING, NoiseFloor, noise_floor
+from results.comparisons import ROUNDING, NoiseFloor, is_of_two_domains, noise_floor
 from results.examples import Examples, load_examples
 from results.grid import Grid, GridTrial, ratio
 from results.ledger import Ledger
 from results.search import Search
-from results.single_domain import load_single_domain
+from results.single_domain import lent_by, load_single_domain
 from results.statistics import Estimate, Reals, estimate
 from results.trial_settings import TrialSettings
 
@@ -118,6 +118,14 @@ class Evidence:
         """By share, 100 and 0: the largest trials on one domain alone."""
         found = load_single_domain(self.ledger, self.grid)
         return {single.share: Evidence(self.ledger, single.grid, None) for single in found}
+
+    @property
+    def lenders(self) -> list[str]:
+        """A line for each kind of claim that is judged on other sweeps than the grid's."""
+        alone = (single.grid for single in self.single_domain.values()) if is_of_two_domains(self.grid) else ()
+        lenders = lent_by(alone, self.grid)
+        lines = [f"claims on full sets: on the largest trials on one domain alone, {lenders}'s"] if lenders else []
+        return lines + ([f"claims on settings: on {self.search.sweep_id}"] if self.search else [])
 
     @property
     def tuned(self) -> str | None:

@@ -16,10 +16,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from results.ledger import Ledger
+from results.readable import significant_text
 from results.spending import CHARGED, KINDS, Spending, load_spending
 from results.sweep_trials import Metric, SweepTrial, SweepTrials, load_sweep_trials
 
-__all__ = ["Efficiency", "TrialCost", "Unit", "efficiency_table", "load_efficiency", "pareto_set"]
+__all__ = ["Efficiency", "TrialCost", "Unit", "efficiency_table", "efficiency_text", "load_efficiency", "pareto_set"]
 
 Unit = Literal["gpu_hours", "slot_hours"]
 
@@ -124,6 +125,16 @@ def efficiency_table(
     rows = _trial_rows(found, price) if by == "trial" else _model_rows(found, price)
     table = pa.Table.from_pylist(rows, schema=_schema(found, price, by))
     return table, _notes(found, price, _extra_note(found, by, table))
+
+
+def efficiency_text(table: pa.Table) -> pa.Table:
+    """The table for people: EM as elsewhere, other numbers in three digits."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            is_em = field.name.split()[0] == "em"
+            texts = [f"{v:.1f}" if is_em and v is not None else significant_text(v) for v in table.column(place).to_pylist()]
+            table = table.set_column(place, pa.field(field.name, pa.string(), metadata={"align": "right"}), [texts])
+    return table
 
 
 _SECONDS = " + ".join(KINDS)
@@ -298,7 +309,8 @@ def _notes(found: Efficiency, price: float | None, extra: str) -> list[str]:
         notes.append(f"slot-hours are wall hours of an attempt ({why}); useful ones are those that the trial's result rests on")
     notes.append(extra)
     notes += [_bill(found, spending, price) for spending in found.spent]
-    return notes + [note for spending in found.spent for note in spending.notes]
+    notes += [note for spending in found.spent for note in spending.notes]
+    return notes + found.sweep.described
 
 
 def _bill(found: Efficiency, spending: Spending, price: float | None) -> str:

@@ -19,6 +19,7 @@ from results.search import Search, load_search
 from results.search_figures import contour, history, importance, parallel, slices
 from results.spending import load_spendings
 from results.spending_figure import spending
+from results.sweep_trials import load_sweep_trials
 
 __all__ = ["FIGURES", "GRID_FIGURES", "LEDGER_FIGURES", "SEARCH_FIGURES", "draw_figure"]
 
@@ -53,7 +54,8 @@ FIGURES = (*GRID_FIGURES, *SEARCH_FIGURES, *LEDGER_FIGURES)
 def draw_figure(
     ledger: Ledger, name: str, sweep_id: str | None = None, trial_key: str | None = None
 ) -> tuple[Chart, list[str]]:
-    """The figure of that sweep, and what keeps it from being complete; without a sweep, of the newest grid or search.
+    """The figure of that sweep, without one of the newest grid or search; and what keeps it from being complete, and which
+    sweep it is of.
 
     `trial_key` chooses the trial that `routing` shows, which is else the best.
 
@@ -65,11 +67,14 @@ def draw_figure(
         raise ValueError(f"only the figure routing shows one trial, got the trial {trial_key!r} for {name!r}")
     if name in GRID_FIGURES:
         grid = load_grid(ledger, sweep_id)
-        return GRID_FIGURES[name](grid, ledger), grid.missing()
+        return GRID_FIGURES[name](grid, ledger), [*grid.missing(), *grid.described]
     if name in SEARCH_FIGURES:
-        return SEARCH_FIGURES[name](load_search(ledger, sweep_id)), []
+        search = load_search(ledger, sweep_id)
+        return SEARCH_FIGURES[name](search), search.described
+    if name not in LEDGER_FIGURES:
+        raise ValueError(one_of("figure", name, FIGURES))
     if trial_key is not None:
-        return expert_loads(load_routing(ledger, sweep_id), trial_key), []
-    if name in LEDGER_FIGURES:
-        return LEDGER_FIGURES[name](ledger, sweep_id), []
-    raise ValueError(one_of("figure", name, FIGURES))
+        chart = expert_loads(load_routing(ledger, sweep_id), trial_key)
+    else:
+        chart = LEDGER_FIGURES[name](ledger, sweep_id)
+    return chart, [] if name == "spending" else load_sweep_trials(ledger, sweep_id).described

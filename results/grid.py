@@ -9,7 +9,7 @@ from typing import Any
 
 from results import paper
 from results.ledger import Ledger
-from results.naming import no_sweep
+from results.naming import no_sweep, sweeps_line
 
 __all__ = ["METRICS", "Cell", "Grid", "GridTrial", "load_grid", "load_trials", "ratio", "require_sweep", "sides", "summarise"]
 
@@ -55,6 +55,21 @@ class Grid:
     """Domains that the preset names; more than two are in two groups, between which shares count."""
     unseen: tuple[str, ...] = ()
     """Domains of which no trial's mixture has examples."""
+    known: tuple[str, ...] = ()
+    """Every grid of the ledger, the newest first, where none was asked for."""
+
+    @property
+    def sweep_ids(self) -> tuple[str, ...]:
+        """The sweeps that its trials are of, the newest first."""
+        return tuple(dict.fromkeys(trial.sweep_id for trial in reversed(self.trials)))
+
+    @property
+    def described(self) -> list[str]:
+        """A line on which sweeps it is of; none without trials."""
+        if not self.trials:
+            return []
+        num, size = len(self.trials), self.mixture_size
+        return [sweeps_line(self.sweep_ids, num, examples=size, kind="grids", known=self.known)]
 
     @property
     def mixed(self) -> tuple[str, ...]:
@@ -161,6 +176,7 @@ def load_grid(ledger: Ledger, sweep_id: str | None = None) -> Grid:
         mixture_size=latest.get("mixture_size"),
         num_mixed=len(latest.get("domains") or ()),
         unseen=_unseen(chosen),
+        known=_grid_ids(plans) if sweep_id is None else (),
     )
 
 
@@ -177,6 +193,10 @@ def require_sweep(ledger: Ledger, sweep_id: str) -> None:
     known = ledger.sql("SELECT DISTINCT sweep_id FROM plans ORDER BY sweep_id").column(0).to_pylist()
     if sweep_id not in known:
         raise no_sweep("sweep", sweep_id, known)
+
+
+def _grid_ids(plans: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(plan["sweep_id"] for plan in reversed(plans) if plan["sweep_kind"] == "grid"))
 
 
 def _comparable(plans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

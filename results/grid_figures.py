@@ -15,7 +15,7 @@ from results import comparisons, paper
 from results.charts import Chart, empty_chart, inline
 from results.grid import Cell, Grid, GridTrial, ratio, summarise
 from results.ledger import Ledger
-from results.single_domain import SINGLE_DOMAIN_SHARES, SingleDomain, load_single_domain
+from results.single_domain import SINGLE_DOMAIN_SHARES, SingleDomain, lent_by, load_single_domain
 
 if TYPE_CHECKING:
     from results.cell_intervals import CellIntervals
@@ -305,10 +305,9 @@ def _title(text: str, grid: Grid, rows: list[_Row], intervals: CellIntervals | N
 
 def _title_alone(grid: Grid, singles: Sequence[SingleDomain], rows: list[_Row]) -> alt.TitleParams:
     """The title says which trials the figure was drawn from."""
-    own = {trial.trial_key for trial in grid.trials}
-    from_grid = all(trial.trial_key in own for single in singles for trial in single.grid.trials)
-    where = "the grid's trials at 100:0 and 0:100" if from_grid else "the largest single-domain trials of the ledger"
-    parts = [f"drawn from {where}"] if singles else []
+    lenders = lent_by((single.grid for single in singles), grid)
+    largest, own = f"the largest single-domain trials of the ledger, {lenders}'s", "the grid's trials at 100:0 and 0:100"
+    parts = [f"drawn from {largest if lenders else own}"] if singles else []
     parts += ["95 % intervals"] if any(row.get("low") is not None for row in rows) else []
     return _titled("Trained on one domain alone: EM on each", parts)
 

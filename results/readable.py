@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["interval_text", "p_text"]
+import math
+
+__all__ = ["interval_text", "p_text", "significant_text"]
 
 _LEAST_P = 0.001
+_DIGITS = 3
 
 
 def interval_text(value: float | None, low: float | None, high: float | None, *, signed: bool = True) -> str:
@@ -26,3 +29,11 @@ def p_text(p: float | None) -> str:
     if p is None:
         return ""
     return f"{p:.3f}" if p >= _LEAST_P else f"< {_LEAST_P}"
+
+
+def significant_text(value: float | None) -> str:
+    """Three significant digits without an exponent, whole numbers in full: 0.0000579, 12.3, 1,235; "" without one."""
+    if value is None:
+        return ""
+    decimals = _DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(0, decimals)}f}"

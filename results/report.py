@@ -76,7 +76,8 @@ def render_report(
         storage=ledger.storage.shown,
         generated_at=generated_at,
         reload_seconds=reload_seconds,
-        grid=subject.grid,
+        preset=subject.grid.preset,
+        sweeps=subject.described,
         facets=facets(subject),
         sections=[(section, _body(environment, section)) for section in sections],
         blocks={

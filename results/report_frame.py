@@ -50,6 +50,11 @@ class Subject:
         ids = {trial.sweep_id for trial in self.grid.trials} | ({self.search.sweep_id} if self.search else set())
         return tuple(sorted(ids))
 
+    @property
+    def described(self) -> list[str]:
+        """A line on each of the two."""
+        return self.grid.described + (self.search.described if self.search else [])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:

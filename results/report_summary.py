@@ -21,12 +21,13 @@ def summary_section(subject: Subject) -> Section:
                coalesce(sum(cpu_seconds), 0) / 3600 AS cpu_hours, coalesce(sum(attempts), 0)::BIGINT AS attempts
         FROM trials GROUP BY status ORDER BY status
     """).to_pylist()
+    [num_sweeps] = subject.ledger.sql("SELECT count(DISTINCT sweep_id) FROM plans").column(0).to_pylist()
     missing = subject.grid.missing()
     values = {
         "question": question(subject.grid),
         "answers": [*_best(subject), *answer_lines(subject.grid.plain)],
         "counts": {row["status"]: row["trials"] for row in counts},
-        "cards": _cards(counts),
+        "cards": _cards(counts, ", all sweeps" if num_sweeps > 1 else ""),
         "missing": missing[:_MOST_MISSING],
         "num_more_missing": max(0, len(missing) - _MOST_MISSING),
         "skipped": dict(subject.ledger.skipped),
@@ -130,10 +131,10 @@ def _beyond(pairs: list[float], floor: comparisons.NoiseFloor) -> str:
     return f"{up} above and {down} below the noise floor of ±{floor.max:.1f} points, {len(pairs) - up - down} within it."
 
 
-def _cards(counts: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(number, what it counts): trials by status, hours, attempts."""
+def _cards(counts: list[dict[str, Any]], of: str) -> list[tuple[str, str]]:
+    """(number, what it counts, and of what): trials by status, hours, attempts."""
     hours = {name: sum(row[name] for row in counts) for name in ("gpu_hours", "cpu_hours")}
     cards = [(f"{row['trials']:,}", row["status"]) for row in counts] or [("0", "trials")]
-    cards += [(f"{hours['gpu_hours']:,.2f}", "GPU hours, all sweeps")] if hours["gpu_hours"] else []
-    cards += [(f"{hours['cpu_hours']:,.2f}", "CPU hours, all sweeps")]
-    return [*cards, (f"{sum(row['attempts'] for row in counts):,}", "attempts")]
+    cards += [(f"{hours['gpu_hours']:,.2f}", "GPU hours")] if hours["gpu_hours"] else []
+    cards += [(f"{hours['cpu_hours']:,.2f}", "CPU hours"), (f"{sum(row['attempts'] for row in counts):,}", "attempts")]
+    return [(number, f"{what}{of}") for number, what in cards]

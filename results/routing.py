@@ -263,11 +263,12 @@ def _row(trial: SweepTrial, load: LayerLoad, between: Divergence | None) -> dict
 
 def _notes(found: Routing) -> list[str]:
     if not found.loads:
-        return [nothing_routed(found.sweep)]
+        return [nothing_routed(found.sweep), *found.sweep.described]
     return [
         f"{len(found.trials)} of {len(found.sweep.trials)} trials have measured expert layers",
         "of each the test, or the last validation where it was not tested: entropy of the load in nats and over ln(experts), "
         "cv its coefficient of variation, max_load and dropped in percent of the layer's assignments, "
         f"dead the experts below {DEAD_BELOW:.0%} of an even load, balance 1 where even",
         "js_load and js_gate: Jensen-Shannon divergence between the domains in bits, 0 alike, 1 for two that share no expert",
+        *found.sweep.described,
     ]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from results.errors import QueryError
 from results.ledger import Ledger
-from results.naming import no_sweep
+from results.naming import no_sweep, sweeps_line
 from results.search_space import SearchSpace, Value, read_space
 
 __all__ = ["OBJECTIVES", "Decision", "Losses", "Rung", "Search", "SearchTrial", "State", "load_search", "search_ids"]
@@ -143,6 +143,13 @@ class Search:
     """By number."""
     warm: tuple[SearchTrial, ...]
     """Completed earlier trials that its sampler was told of, in that order."""
+    known: tuple[str, ...] = ()
+    """Every search of the ledger, the newest first, where none was asked for."""
+
+    @property
+    def described(self) -> list[str]:
+        """A line on which search it is."""
+        return [sweeps_line([self.sweep_id], len(self.trials), kind="searches", known=self.known)]
 
     @property
     def ranking(self) -> tuple[SearchTrial, ...]:
@@ -221,6 +228,7 @@ def load_search(ledger: Ledger, sweep_id: str | None = None) -> Search:
         max_epochs=row["max_epochs"] or planned[0]["epochs"] or 0,
         trials=tuple(trial for trial in trials if trial.number >= 0),
         warm=tuple(trial for trial in reversed(trials) if trial.number < 0),
+        known=() if sweep_id else tuple(known),
     )
 
 

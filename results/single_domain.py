@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from results.grid import Grid, load_trials
 from results.ledger import Ledger
 
-__all__ = ["SINGLE_DOMAIN_SHARES", "SingleDomain", "load_single_domain"]
+__all__ = ["SINGLE_DOMAIN_SHARES", "SingleDomain", "lent_by", "load_single_domain"]
 
 SINGLE_DOMAIN_SHARES = (100, 0)
 """Trained on the first domain, on the second."""
@@ -41,6 +42,12 @@ def load_single_domain(ledger: Ledger, grid: Grid) -> list[SingleDomain]:
                 found.append(SingleDomain(share, size, replace(grid, trials=done, mixture_size=size)))
                 break
     return found
+
+
+def lent_by(singles: Iterable[Grid], grid: Grid) -> str:
+    """The sweeps that trials on one domain alone were taken from, by name; empty where they are all the grid's own."""
+    own = {trial.trial_key for trial in grid.trials}
+    return " and ".join(sorted({trial.sweep_id for each in singles for trial in each.trials if trial.trial_key not in own}))
 
 
 _SAME_DATA = """

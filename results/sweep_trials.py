@@ -10,6 +10,7 @@ from typing import Any, Literal
 from results import paper
 from results.grid import load_grid, ratio, require_sweep
 from results.ledger import Ledger
+from results.naming import sweeps_line
 from results.search import search_ids
 
 __all__ = ["METRIC_TITLES", "Metric", "SweepTrial", "SweepTrials", "load_sweep_trials"]
@@ -60,6 +61,16 @@ class SweepTrials:
     domains: tuple[str, ...]
     """In mixture order; domains that were only tested on come last."""
     trials: tuple[SweepTrial, ...]
+    known: tuple[str, ...] = ()
+    """Every sweep of that kind, the newest first, where none was asked for."""
+
+    @property
+    def described(self) -> list[str]:
+        """A line on which sweeps these are of; none without any."""
+        if not self.sweep_ids:
+            return []
+        kind = "grids" if self.metric == "em" else "searches"
+        return [sweeps_line(self.sweep_ids, len(self.trials), kind=kind, known=self.known)]
 
     @property
     def name(self) -> str:
@@ -90,10 +101,12 @@ def load_sweep_trials(ledger: Ledger, sweep_id: str | None = None) -> SweepTrial
     Raises QueryError for a sweep that the ledger does not have.
     """
     keys: list[str] = []
+    known: tuple[str, ...] = ()
     if sweep_id is None:
-        compared = load_grid(ledger).trials
-        keys = [trial.trial_key for trial in compared]
-        sweeps = list(dict.fromkeys(trial.sweep_id for trial in compared)) or search_ids(ledger)[:1]
+        grid = load_grid(ledger)
+        keys = [trial.trial_key for trial in grid.trials]
+        known = grid.known or tuple(search_ids(ledger))
+        sweeps = list(grid.sweep_ids or known[:1])
     else:
         require_sweep(ledger, sweep_id)
         sweeps = [sweep_id]
@@ -110,6 +123,7 @@ def load_sweep_trials(ledger: Ledger, sweep_id: str | None = None) -> SweepTrial
         metric="em" if is_grid else "val_qa_loss",
         domains=tuple(dict.fromkeys([*domains, *tested])),
         trials=trials,
+        known=known,
     )
 
 

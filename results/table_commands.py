@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,7 +24,7 @@ from results.formats import DATA_FORMATS
 from results.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -54,8 +55,8 @@ def grid(
     """
     from results.tables import grid_table
 
-    with one_line_errors():
-        table = grid_table(_load_grid(Ledger(storage), sweep), metric=metric)
+    with _grid_of(storage, sweep) as (_, found):
+        table = grid_table(found, metric=metric)
         emit(table.to_arrow() if format_of(format_name, output) in DATA_FORMATS else table.to_text(), format_name, output)
         say_notes(table.notes)
 
@@ -73,9 +74,8 @@ def ranking(
     """
     from results.ranking import ranking_table, ranking_text
 
-    with one_line_errors():
-        ledger = Ledger(storage)
-        table, notes = ranking_table(ledger, _load_grid(ledger, sweep))
+    with _grid_of(storage, sweep) as (ledger, found):
+        table, notes = ranking_table(ledger, found)
         emit(table if format_of(format_name, output) in DATA_FORMATS else ranking_text(table), format_name, output)
         say_notes(notes)
 
@@ -141,9 +141,8 @@ def claims(
     """
     from results.claims import claims_table, claims_text, exbert_search
 
-    with one_line_errors():
-        ledger = Ledger(storage)
-        table, notes = claims_table(ledger, _load_grid(ledger, sweep), exbert_search(ledger))
+    with _grid_of(storage, sweep) as (ledger, found):
+        table, notes = claims_table(ledger, found, exbert_search(ledger))
         emit(table if format_of(format_name, output) in DATA_FORMATS else claims_text(table), format_name, output)
         say_notes(notes)
 
@@ -162,8 +161,8 @@ def effects(
     """
     from results.effects import effects_table, effects_text
 
-    with one_line_errors():
-        table, notes = effects_table(_load_grid(Ledger(storage), sweep), metric=metric)
+    with _grid_of(storage, sweep) as (_, found):
+        table, notes = effects_table(found, metric=metric)
         emit(table if format_of(format_name, output) in DATA_FORMATS else effects_text(table), format_name, output)
         say_notes(notes)
 
@@ -181,9 +180,8 @@ def pairs(
     """
     from results.pairs import pairs_table, pairs_text
 
-    with one_line_errors():
-        ledger = Ledger(storage)
-        table, notes = pairs_table(ledger, _load_grid(ledger, sweep))
+    with _grid_of(storage, sweep) as (ledger, found):
+        table, notes = pairs_table(ledger, found)
         emit(table if format_of(format_name, output) in DATA_FORMATS else pairs_text(table), format_name, output)
         say_notes(notes)
 
@@ -204,11 +202,10 @@ def predictions(
     """
     from results.predictions import predictions_table
 
-    with one_line_errors():
-        ledger = Ledger(storage)
-        found = predictions_table(ledger, _load_grid(ledger, sweep), limit=limit, domain=domain, share=share)
-        emit(found.rows, format_name, output)
-        say_notes(found.notes)
+    with _grid_of(storage, sweep) as (ledger, found):
+        answers = predictions_table(ledger, found, limit=limit, domain=domain, share=share)
+        emit(answers.rows, format_name, output)
+        say_notes(answers.notes)
 
 
 @tables.command()
@@ -228,7 +225,7 @@ def search(
     with one_line_errors():
         found = load_search(Ledger(storage), sweep)
         emit(search_table(found), format_name, output)
-        say_notes([search_summary(found)])
+        say_notes([search_summary(found), *found.described])
 
 
 @tables.command()
@@ -307,11 +304,11 @@ def efficiency(
     Useful hours are those that a result rests on.
     Example: python -m results table efficiency --by model --price 2.5
     """
-    from results.efficiency import efficiency_table
+    from results.efficiency import efficiency_table, efficiency_text
 
     with one_line_errors():
         table, notes = efficiency_table(Ledger(storage), sweep, price, by=by)
-        emit(table, format_name, output)
+        emit(table if format_of(format_name, output) in DATA_FORMATS else efficiency_text(table), format_name, output)
         say_notes(notes)
 
 
@@ -322,14 +319,19 @@ def _emit_of_grid(
     format_name: str | None,
     output: Path | None,
 ) -> None:
-    with one_line_errors():
-        ledger = Ledger(storage)
-        table, notes = build(ledger, _load_grid(ledger, sweep))
+    with _grid_of(storage, sweep) as (ledger, found):
+        table, notes = build(ledger, found)
         emit(table, format_name, output)
         say_notes(notes)
 
 
-def _load_grid(ledger: Ledger, sweep: str | None) -> Grid:
+@contextmanager
+def _grid_of(storage: str, sweep: str | None) -> Iterator[tuple[Ledger, Grid]]:
+    """The ledger and the grid that a table is about; which one it was is said at the end."""
     from results.grid import load_grid
 
-    return load_grid(ledger, sweep)
+    with one_line_errors():
+        ledger = Ledger(storage)
+        found = load_grid(ledger, sweep)
+        yield ledger, found
+        say_notes(found.described)

@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from make_golden import COMMANDS, FOLDER, SEARCH_COMMANDS, outputs
+from synthetic_ledger import START, plan_row, synthetic_ledger
 from typer.testing import CliRunner, Result
 
 from results.__main__ import app
 from results.figures import FIGURES
+from results.parts import write_part
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +43,58 @@ def test_talk_goes_to_stderr(partial: Path) -> None:
     assert len(json.loads(result.stdout)) > 20
     assert "noise floor: mean" in result.stderr
     assert "2 of 24 trials have no test scores" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def two_grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid, and a newer and smaller one of one trial."""
+    storage = synthetic_ledger(tmp_path_factory.mktemp("two"), shares=(0, 100))
+    small = plan_row("distilbert", 0, "shuffled", 9, "grid-2", START + timedelta(days=1))
+    write_part(storage, "plans", "grid-2", [{**small, "mixture_size": 50}])
+    return storage
+
+
+_NEWEST = "grid-2: 1 trial, 50 training examples; the newest of 2 grids, --sweep grid-1 for another"
+
+
+@pytest.mark.parametrize("name", ["grid", "ranking", "claims", "effects", "pairs", "predictions", "ensembles"])
+def test_a_table_says_which_grid_it_is_about(two_grids: Path, name: str) -> None:
+    newest, named = (_run("table", name, *more, storage=two_grids) for more in ((), ("--sweep", "grid-1")))
+    assert newest.stderr.splitlines()[-1] == _NEWEST
+    assert named.stderr.splitlines()[-1] == "grid-1: 8 trials, 4,000 training examples"
+
+
+@pytest.mark.parametrize("name", ["efficiency", "routing"])
+def test_a_table_of_grids_or_searches_says_which_it_is_about(two_grids: Path, searched: Path, name: str) -> None:
+    said = [_run("table", name, storage=storage).stderr.splitlines()[-1] for storage in (two_grids, searched)]
+    assert said[0] == "grid-2: 1 trial; the newest of 2 grids, --sweep grid-1 for another"
+    assert said[1].startswith("narrowing-1: ")
+    assert said[1].endswith("; the newest of 2 searches, --sweep search-1 for another")
+
+
+def test_a_figure_says_which_sweep_it_is_of(two_grids: Path, searched: Path, tmp_path: Path) -> None:
+    out = ("--output", str(tmp_path / "x.html"))
+    assert _run("figure", "fig2", *out, storage=two_grids).stderr.splitlines()[-1] == _NEWEST
+    for command in (("figure", "history", *out), ("table", "search")):
+        said = _run(*command, storage=searched).stderr.splitlines()[-1]
+        assert said.endswith("; the newest of 2 searches, --sweep search-1 for another")
+
+
+def test_claims_say_what_they_take_from_other_sweeps(two_grids: Path) -> None:
+    said = _run("table", "claims", storage=two_grids).stderr
+    assert "claims on full sets: on the largest trials on one domain alone, grid-1's\n" in said
+    assert "claims on full sets" not in _run("table", "claims", "--sweep", "grid-1", storage=two_grids).stderr
+
+
+@pytest.mark.parametrize("command", [("report",), ("figure", "fig3")])
+def test_a_storage_that_cannot_be_written_is_one_line_that_says_where_else(
+    complete: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "ledger").symlink_to(complete / "ledger")
+    (tmp_path / "report").touch()
+    result = _run(*command, storage=tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: cannot write into {tmp_path}/report: File exists; name another place with --output\n"
 
 
 def test_parquet_goes_to_stdout_or_to_a_file(complete: Path, tmp_path: Path) -> None:

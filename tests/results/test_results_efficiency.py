@@ -19,6 +19,7 @@ from results.errors import QueryError
 from results.figures import LEDGER_FIGURES, draw_figure
 from results.ledger import Ledger
 from results.parts import attempt_part, write_part
+from results.readable import significant_text
 
 MODELS = ("distilbert", "exbert")
 
@@ -247,3 +248,20 @@ def test_command_prints_the_table_and_the_bill(spent: Path) -> None:
     result = CliRunner().invoke(app, ["table", "efficiency", "--format", "json", "--storage", str(spent)])
     assert [row["pareto"] for row in json.loads(result.stdout)][:3] == ["yes", "", "yes"]
     assert "per completed trial (4): 2.5 GPU-hours" in result.stderr
+    assert result.stderr.splitlines()[-1] == "s1: 6 trials"
+
+
+def test_people_read_three_digits_and_files_keep_all(spent: Path) -> None:
+    _trial(spent, "exbert", 40, 0.000333669, 20.0)
+    shown, kept = (
+        CliRunner().invoke(app, ["table", "efficiency", "--format", form, "--storage", str(spent)]).stdout
+        for form in ("markdown", "csv")
+    )
+    assert "| 0.000167 |" in shown
+    assert "| 35.0 |" in shown
+    assert "0.0001668345" in kept
+
+
+def test_numbers_have_three_digits_and_no_exponent() -> None:
+    values = (5.78882e-05, 0.000333669, 0.0, 12.345, 1234.5, -0.5, None)
+    assert [significant_text(value) for value in values] == ["0.0000579", "0.000334", "0", "12.3", "1,234", "-0.500", ""]

@@ -100,7 +100,7 @@ def test_fig2_takes_larger_trials_on_one_domain_and_says_so(tmp_path: Path) -> N
         ("trained on SQuAD alone, 80,000 examples", 77.0),
         ("trained on BioASQ alone, 4,000 examples", exact_match("distilbert", 0, "shuffled", 0, "squad")),
     ]
-    assert "the largest single-domain trials of the ledger" in spec["title"]["subtitle"]
+    assert "the largest single-domain trials of the ledger, grid-0's" in spec["title"]["subtitle"]
 
 
 @pytest.mark.parametrize("name", ["fig3", "fig6"])

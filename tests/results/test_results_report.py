@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from synthetic_ledger import RUN_ID, START, SWEEP_ID, synthetic_ledger, trial_key
+from synthetic_ledger import RUN_ID, START, SWEEP_ID, plan_row, synthetic_ledger, trial_key
 from synthetic_search import synthetic_search
 from typer.testing import CliRunner
 
@@ -29,7 +29,7 @@ from results.report import MOST_BYTES, render_report
 from results.report_answers import MOST_ANSWERS, answers_section
 from results.report_frame import load_subject, safe_json
 from results.report_search import search_section
-from results.report_summary import answer_lines, question
+from results.report_summary import answer_lines, question, summary_section
 from results.report_watch import is_running, watch
 
 NOW = datetime(2026, 1, 6, 12, 0, tzinfo=UTC)
@@ -112,6 +112,24 @@ def test_report_is_on_the_newest_or_the_named_search(searched: Path, sweep_id: s
     assert f"{sweep_id or 'narrowing-1'}: best is trial " in _render(searched, sweep_id).text
 
 
+def test_page_names_its_sweep_and_says_what_counts_all_of_them(tmp_path: Path) -> None:
+    assert set(_cards(synthetic_ledger(tmp_path))) == {"completed", "GPU hours", "CPU hours", "attempts"}
+    later = START + timedelta(days=1)
+    write_part(tmp_path, "plans", "grid-2", [plan_row("distilbert", 0, "shuffled", 9, "grid-2", later) | {"mixture_size": 50}])
+    newest, named = _render(tmp_path).text, _render(tmp_path, "grid-1").text
+    assert "grid-2: 1 trial, 50 training examples; the newest of 2 grids, --sweep grid-1 for another" in newest
+    assert "grid-1: 24 trials, 4,000 training examples\n" in named
+    cards = _cards(tmp_path)
+    assert cards["completed, all sweeps"] == "24"
+    assert all(what.endswith(", all sweeps") for what in cards)
+
+
+def _cards(storage: Path) -> dict[str, str]:
+    """The summary's tiles: what each counts to its number."""
+    cards = summary_section(load_subject(Ledger(storage))).values["cards"]
+    return {what: number for number, what in cards}
+
+
 def test_unknown_sweep_is_refused(complete: Path) -> None:
     with pytest.raises(QueryError, match=r"no sweep 'grid-9'.*nearest is 'grid-1'"):
         render_report(Ledger(complete), generated_at=NOW, sweep_id="grid-9")
@@ -123,7 +141,7 @@ def test_report_without_optuna_leaves_the_importances_out(searched: Path, monkey
     assert section is not None
     assert list(section.figures) == ["history", "intermediate", "rungs", "parallel"]
     assert section.values["notes"] == [
-        "Figure importance left out: this needs Optuna, which is not installed here: pip install optuna."
+        "Figure importance left out: this needs Optuna, which is not installed here: pip install 'expert-sweeps[export]'."
     ]
 
 

@@ -90,6 +90,8 @@ def test_newest_grid_is_taken_and_a_missing_trainable_comes_from_the_newest_that
     assert sweeps == {"distilbert": "grid-1", "exbert": "grid-1", "exbert:tuned": "grid-2"}
     assert len(load_grid(ledger).trials) == 26
     assert len(load_grid(ledger, "grid-2").trials) == 2
+    of = "grid-2, with models that it lacks from grid-1: 26 trials, 4,000 training examples"
+    assert load_grid(ledger).described == [f"{of}; the newest of 2 grids, --sweep grid-1 for another"]
     with pytest.raises(QueryError, match=r"no sweep 'grid-3' in the ledger, the nearest is 'grid-[12]'"):
         load_grid(ledger, "grid-3")
 
