@@ -56,7 +56,7 @@ def test_offered_functions_work_on_a_ledger(complete: Path, searched: Path) -> N
     ledger, at = Ledger(complete), datetime(2026, 1, 5, tzinfo=UTC)
     assert len(load_grid(ledger).trials) == 24
     assert load_search(Ledger(searched)).trials
-    assert draw_figure(ledger, "fig3")[1] == []
+    assert draw_figure(ledger, "fig3")[1] == ["grid-1: 24 trials, 4,000 training examples"]
     assert verify_ledger(ledger, at).findings == ()
     assert "<html" in render_report(ledger, generated_at=at)
 
