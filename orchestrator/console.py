@@ -56,7 +56,8 @@ def conclude(plan: Plan, storage: StorageLike, outcome: Outcome) -> None:
         say(f"the trials, best first: python -m results table search --sweep {plan.sweep_id} --storage {storage}")
     _say_errors(plan, storage, outcome)
     for_good = len(outcome.failed_before) + sum(failure.failure_class not in FREE for failure in outcome.failed.values())
-    is_more_left = outcome.done + for_good + _say_blocked(plan, storage) < outcome.planned
+    settled = outcome.done + for_good + _say_blocked(plan, storage)
+    is_more_left = plan.search is not None or settled < outcome.planned  # a search may take up trials that count as done
     if outcome.stop_reason == TAKEN_OVER:
         say(f"stopped: {TAKEN_OVER}; watch it with `python -m orchestrator.run status {plan.sweep_id} --storage {storage}`")
     elif outcome.stop_reason:

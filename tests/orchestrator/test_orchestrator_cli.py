@@ -3,9 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from orchestrator.console import conclude
+from orchestrator.recorder import INTERRUPTED, Outcome
 from results.ledger import Ledger
 
 
@@ -222,6 +226,15 @@ def test_resume_is_offered_where_it_would_run_anything(
     assert "stopped: same error" in err
     assert ("run resume" in err) == is_more_left
     assert "retry --failed" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("search", [None, object()])
+def test_a_search_that_stops_while_all_its_trials_are_paused_is_offered_to_be_resumed(
+    search: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan: Any = SimpleNamespace(search=search, sweep_id="one", trials=())
+    conclude(plan, tmp_path, Outcome(planned=2, done=2, stop_reason=INTERRUPTED))
+    assert ("run resume one" in capsys.readouterr().err) == (search is not None)
 
 
 def test_an_upgraded_trainable_says_that_what_was_done_has_other_keys(

@@ -97,6 +97,15 @@ def test_a_storage_that_cannot_be_written_is_one_line_that_says_where_else(
     assert result.stderr == f"error: cannot write into {tmp_path}/report: File exists; name another place with --output\n"
 
 
+def test_a_ledger_that_compact_cannot_write_is_named_in_one_line(complete: Path, tmp_path: Path) -> None:
+    (tmp_path / "ledger" / ".compact.lock").mkdir(parents=True)
+    for table in (complete / "ledger").iterdir():
+        (tmp_path / "ledger" / table.name).symlink_to(table)
+    result = _run("compact", storage=tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: the storage {tmp_path} cannot be written: Is a directory\n"
+
+
 def test_parquet_goes_to_stdout_or_to_a_file(complete: Path, tmp_path: Path) -> None:
     query = "SELECT trial_key, status FROM trials"
     piped = _run("sql", query, "--format", "parquet", storage=complete)

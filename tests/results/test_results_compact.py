@@ -306,14 +306,6 @@ def test_two_compactions_at_a_time_are_refused_in_one_line(tmp_path: Path) -> No
     assert _files(tmp_path) == files
 
 
-def test_storage_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
-    _small(tmp_path)
-    (tmp_path / "ledger/.compact.lock").mkdir()
-    result = CliRunner().invoke(app, ["compact", "--storage", str(tmp_path)])
-    assert result.exit_code == 2
-    assert result.stderr == f"error: the storage {tmp_path} cannot be written: Is a directory\n"
-
-
 # --- workers
 
 
